@@ -4,7 +4,9 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod operator;
 pub mod tensor_plan;
 
 pub use config::ModelConfig;
+pub use operator::{Cost, Operator};
 pub use tensor_plan::TensorPlan;

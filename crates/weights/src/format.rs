@@ -28,7 +28,13 @@ struct Row {
     block_bytes: usize, // bytes per block
 }
 
-const fn row(format: Format, name: &'static str, ggml_type: u32, block_len: usize, block_bytes: usize) -> Row {
+const fn row(
+    format: Format,
+    name: &'static str,
+    ggml_type: u32,
+    block_len: usize,
+    block_bytes: usize,
+) -> Row {
     Row { format, name, ggml_type, block_len, block_bytes }
 }
 
