@@ -2,9 +2,19 @@
 //!
 //! [`Format`] is the table of number formats; [`blocks`] holds the reference decoder and encoder of each.
 //! [`Checkpoint`] maps the files of a model and hands out [`TensorView`]s; it knows names, shapes and bytes, and
-//! nothing of layers.
+//! nothing of layers. [`gguf`] reads and writes the one container that carries metadata.
 #![deny(unsafe_code)]
 
+mod checkpoint;
+mod directory;
+mod error;
 pub mod format;
+pub mod gguf;
+mod mmap;
+pub mod safetensors;
+mod shards;
 
+pub use checkpoint::{Checkpoint, TensorView};
+pub use error::WeightsError;
 pub use format::Format;
+pub use mmap::MemoryBytes;
