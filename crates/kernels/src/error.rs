@@ -1,0 +1,90 @@
+//! What can go wrong in this crate.
+
+use roofline_weights::Format;
+
+use crate::isa::Isa;
+
+/// An error of the kernels. Each message names the offender and the way out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// A team of no threads was asked for.
+    #[error("a thread team needs at least one thread, 0 were asked for")]
+    NoThreads,
+    /// The system refused a thread.
+    #[error("could not start worker thread {worker} of {threads}: {source}; ask for fewer threads")]
+    ThreadSpawn {
+        /// Number of the worker that did not start, the calling thread being 0.
+        worker: usize,
+        /// Threads asked for.
+        threads: usize,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// An instruction set that this machine lacks was asked for.
+    #[error("instruction set `{requested}` is not on this machine, which has {}", Isa::list_available())]
+    IsaUnavailable {
+        /// What was asked for.
+        requested: Isa,
+    },
+    /// A name that is no instruction set.
+    #[error("no instruction set is called `{name}`; this machine has {}", Isa::list_available())]
+    IsaUnknown {
+        /// The name given.
+        name: String,
+    },
+    /// Rows of a quantized matrix must fill whole blocks.
+    #[error("a row of {cols} weights does not fill {format} blocks of {}", .format.block_len())]
+    PartialBlock {
+        /// Format of the matrix.
+        format: Format,
+        /// Weights per row.
+        cols: usize,
+    },
+    /// The bytes of one matrix row have the wrong length.
+    #[error("row {row} of a {format} matrix has {got} bytes where {want} were expected")]
+    RowBytes {
+        /// Format of the matrix.
+        format: Format,
+        /// The row.
+        row: usize,
+        /// Bytes given.
+        got: usize,
+        /// Bytes that the shape asks for.
+        want: usize,
+    },
+    /// A weight or a scale is NaN or infinite.
+    #[error("the weights hold a NaN or an infinity at row {row}, in or near column {col}")]
+    NotFinite {
+        /// Row of the matrix.
+        row: usize,
+        /// First column of the offending block (the column itself for float formats).
+        col: usize,
+    },
+    /// A matrix does not fit the address space, or memory is short.
+    #[error("no memory for a {rows} x {cols} {format} matrix")]
+    TooLarge {
+        /// Format of the matrix.
+        format: Format,
+        /// Output rows.
+        rows: usize,
+        /// Input columns.
+        cols: usize,
+    },
+    /// Two shapes that must agree do not.
+    #[error("{what}: {got} given, {want} expected")]
+    Shape {
+        /// What was measured.
+        what: &'static str,
+        /// What was given.
+        got: usize,
+        /// What the other operands ask for.
+        want: usize,
+    },
+    /// The activations were not prepared for the format of a matrix that is to be multiplied.
+    #[error("the activations were not prepared for {format} weights; name that format in `Activations::set`")]
+    NotPrepared {
+        /// Format of the matrix.
+        format: Format,
+    },
+}

@@ -1,0 +1,150 @@
+//! Instruction sets, as levels that include one another.
+
+use crate::error::KernelError;
+
+/// An instruction-set level that kernels are written for. A level includes those below it in its own family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Isa {
+    /// Plain Rust, the same on every machine.
+    Scalar,
+    /// x86-64 with AVX2, FMA and F16C (the x86-64-v3 level).
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL on top (the x86-64-v4 level).
+    Avx512,
+    /// AVX-512 with the integer dot products of VNNI on top.
+    Avx512Vnni,
+    /// aarch64 with its base vectors.
+    Neon,
+    /// aarch64 with the integer dot products of `dotprod` on top.
+    NeonDot,
+}
+
+impl Isa {
+    /// Every level, narrow before wide within a family.
+    pub const ALL: [Isa; 6] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Neon, Isa::NeonDot];
+
+    /// Lower-case name, as `avx512vnni`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+            Isa::Avx512Vnni => "avx512vnni",
+            Isa::Neon => "neon",
+            Isa::NeonDot => "neondot",
+        }
+    }
+
+    /// Whether code written for `other` runs on a machine of this level.
+    pub fn includes(self, other: Isa) -> bool {
+        match (self.rung(), other.rung()) {
+            (_, (_, 0)) => true,
+            ((family, level), (other_family, other_level)) => family == other_family && level >= other_level,
+        }
+    }
+
+    /// Family and height on its ladder; `Scalar` is the foot of both.
+    fn rung(self) -> (u8, u8) {
+        match self {
+            Isa::Scalar => (0, 0),
+            Isa::Avx2 => (1, 1),
+            Isa::Avx512 => (1, 2),
+            Isa::Avx512Vnni => (1, 3),
+            Isa::Neon => (2, 1),
+            Isa::NeonDot => (2, 2),
+        }
+    }
+
+    /// Whether this machine has the level.
+    pub fn is_available(self) -> bool {
+        match self {
+            Isa::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                Isa::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => Isa::Avx512.is_available() && is_x86_feature_detected!("avx512vnni"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => Isa::Neon.is_available() && std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[allow(unreachable_patterns)] // which arms are left depends on the target
+            _ => false,
+        }
+    }
+
+    /// The levels of this machine, narrow before wide.
+    pub fn available() -> impl Iterator<Item = Isa> {
+        Isa::ALL.into_iter().filter(|isa| isa.is_available())
+    }
+
+    /// The widest level of this machine.
+    pub fn widest() -> Isa {
+        Isa::available().last().unwrap_or(Isa::Scalar)
+    }
+
+    /// The levels of this machine in words, for messages.
+    pub(crate) fn list_available() -> String {
+        Isa::available().map(Isa::name).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl std::fmt::Display for Isa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl std::str::FromStr for Isa {
+    type Err = KernelError;
+
+    /// The level of that name, in either case. It need not be on this machine.
+    fn from_str(name: &str) -> Result<Isa, KernelError> {
+        Isa::ALL
+            .into_iter()
+            .find(|isa| isa.name().eq_ignore_ascii_case(name))
+            .ok_or_else(|| KernelError::IsaUnknown { name: name.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_and_unknown_names_are_refused_with_what_there_is() {
+        for isa in Isa::ALL {
+            assert_eq!(isa.name().to_uppercase().parse::<Isa>().unwrap(), isa);
+        }
+        let message = "sse9".parse::<Isa>().unwrap_err().to_string();
+        assert!(message.contains("sse9") && message.contains("scalar"), "{message}");
+    }
+
+    #[test]
+    fn a_level_includes_its_own_ladder_only() {
+        assert!(Isa::Avx512Vnni.includes(Isa::Avx2));
+        assert!(!Isa::Avx2.includes(Isa::Avx512));
+        assert!(!Isa::NeonDot.includes(Isa::Avx2));
+        assert!(Isa::ALL.into_iter().all(|isa| isa.includes(Isa::Scalar) && isa.includes(isa)));
+    }
+
+    #[test]
+    fn an_available_level_makes_all_below_it_available() {
+        let widest = Isa::widest();
+        for isa in Isa::ALL {
+            assert_eq!(isa.is_available(), widest.includes(isa), "{isa} on a machine of {widest}");
+        }
+    }
+}
