@@ -79,10 +79,17 @@ pub enum WeightsError {
     #[error("{weights} weights as {format} are {expected}, got {bytes} bytes")]
     BlockBytes { format: Format, weights: usize, expected: String, bytes: usize },
 
-    #[error("{importance} importance weights for {weights} weights")]
-    ImportanceLength { importance: usize, weights: usize },
+    #[error(
+        "cannot encode {weights} weights as {format}: they must be whole rows of {columns} columns, those whole blocks of {block}"
+    )]
+    EncodeLength { format: Format, weights: usize, block: usize, columns: usize },
 
-    #[error("{what} {index} is {value}; {format} can store finite numbers only")]
+    #[error("value {index} is {value}, too large for {format}")]
+    OutOfRange { index: usize, value: f32, format: Format },
+
+    #[error(
+        "{what} {index} is {value}; encoding as {format} takes finite values and non-negative importance"
+    )]
     NotFinite { what: &'static str, index: usize, value: f32, format: Format },
 
     #[error("tensor {tensor:?} of the GGUF being written: {problem}")]

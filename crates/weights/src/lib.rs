@@ -5,6 +5,7 @@
 //! nothing of layers. [`gguf`] reads and writes the one container that carries metadata.
 #![deny(unsafe_code)]
 
+pub mod blocks;
 mod checkpoint;
 mod directory;
 mod error;

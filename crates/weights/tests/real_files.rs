@@ -1,5 +1,7 @@
 //! Files made by others, read from the shared data folder beside the repository; skipped where that is absent.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::PathBuf;
 
 use roofline_weights::{Checkpoint, Format};
