@@ -49,7 +49,7 @@ pub struct ModelConfig {
     pub ffn: Ffn,
     /// Whether the output head is the embedding table.
     pub tied_embeddings: bool,
-    /// Clamp q, k and v to ±this before anything else uses them (OLMoE's `clip_qkv`).
+    /// Clamp q, k and v to ±this after the norm on q and k, before RoPE (OLMoE's `clip_qkv`, in transformers' order).
     pub clip_qkv: Option<f32>,
     /// Sequence-start token the config declares.
     pub bos_token_id: Option<u32>,
@@ -93,7 +93,7 @@ pub struct Bias {
     pub qkv: bool,
     /// On wo.
     pub out: bool,
-    /// On the FFN matrices.
+    /// On the FFN matrices, w_gate included; never with experts.
     pub ffn: bool,
 }
 

@@ -4,9 +4,17 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod config_json;
+pub mod error;
+mod families;
+pub mod gguf_keys;
 pub mod operator;
+pub mod sizes;
 pub mod tensor_plan;
+mod validate;
 
 pub use config::ModelConfig;
+pub use error::ModelError;
 pub use operator::{Cost, Operator};
+pub use sizes::ParameterCount;
 pub use tensor_plan::TensorPlan;
