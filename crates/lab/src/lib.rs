@@ -1,1 +1,10 @@
-//! See ARCHITECTURE.md.
+//! What we learn: this machine's own roof, measurements with their spread and surroundings, plots and reports.
+#![forbid(unsafe_code)]
+
+pub mod environment;
+pub mod error;
+pub mod machine;
+pub mod statistics;
+pub mod timestamp;
+
+pub use error::LabError;

@@ -1,0 +1,42 @@
+//! What can go wrong in the laboratory.
+
+use std::path::PathBuf;
+
+use roofline_kernels::probe::ProbeError;
+
+use crate::statistics::StatisticsError;
+
+/// Every error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// A probe could not run.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// Samples that cannot be summed up.
+    #[error(transparent)]
+    Statistics(#[from] StatisticsError),
+    /// The caller called it off.
+    #[error("cancelled")]
+    Cancelled,
+    /// A file could not be read or written.
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    File {
+        /// `read` or `write`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A machine file that is not one.
+    #[error("{path} does not describe a machine: {reason}; measure again with `roofline machine`", path = path.display())]
+    MachineFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        reason: String,
+    },
+    /// No place for a user's own files.
+    #[error("no configuration folder: neither XDG_CONFIG_HOME nor HOME is set; name a file instead")]
+    NoConfigFolder,
+}
