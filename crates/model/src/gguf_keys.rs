@@ -2,62 +2,12 @@
 
 use crate::config_json::{A_FLAG, A_NUMBER, A_SIZE, A_TEXT, A_TOKEN};
 use crate::error::ModelError;
-
-/// What a GGUF header says, as far as a model's description needs it.
-pub trait GgufHeader {
-    /// The value of a metadata key.
-    fn value(&self, key: &str) -> Option<GgufValue<'_>>;
-    /// Shape of a tensor, outermost dimension first.
-    fn shape(&self, tensor: &str) -> Option<&[usize]>;
-}
-
-/// A metadata value with its width forgotten.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[allow(missing_docs)] // the variants are their names
-pub enum GgufValue<'a> {
-    Unsigned(u64),
-    Signed(i64),
-    Float(f64),
-    Bool(bool),
-    Text(&'a str),
-    /// An array of this many elements.
-    Array(usize),
-}
-
-impl std::fmt::Display for GgufValue<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            GgufValue::Unsigned(n) => write!(f, "{n}"),
-            GgufValue::Signed(n) => write!(f, "{n}"),
-            GgufValue::Float(x) => write!(f, "{x:?}"),
-            GgufValue::Bool(b) => write!(f, "{b}"),
-            GgufValue::Text(text) => write!(f, "{:?}", text.chars().take(60).collect::<String>()),
-            GgufValue::Array(len) => write!(f, "an array of {len} values"),
-        }
-    }
-}
-
-impl GgufValue<'_> {
-    fn whole(self) -> Option<u64> {
-        match self {
-            GgufValue::Unsigned(n) => Some(n),
-            GgufValue::Signed(n) => u64::try_from(n).ok(),
-            _ => None,
-        }
-    }
-
-    fn number(self) -> Option<f64> {
-        match self {
-            GgufValue::Float(x) => Some(x).filter(|x| x.is_finite()),
-            other => other.whole().map(|n| n as f64),
-        }
-    }
-}
+use roofline_weights::gguf::{Header, Value};
 
 /// The metadata of one architecture: `size("block_count")` reads `llama.block_count`. A key with a dot in front is read as it
 /// stands, without the prefix: `.tokenizer.ggml.bos_token_id`.
 pub struct GgufKeys<'a> {
-    header: &'a dyn GgufHeader,
+    header: &'a Header,
     file: &'a str,
     architecture: String,
 }
@@ -67,7 +17,7 @@ impl<'a> GgufKeys<'a> {
     ///
     /// # Errors
     /// [`ModelError::MissingKey`], [`ModelError::BadValue`] for `general.architecture`.
-    pub fn new(header: &'a dyn GgufHeader, file: &'a str) -> Result<GgufKeys<'a>, ModelError> {
+    pub fn new(header: &'a Header, file: &'a str) -> Result<GgufKeys<'a>, ModelError> {
         let bare = GgufKeys { header, file, architecture: String::new() };
         let architecture = bare.text(".general.architecture")?.to_string();
         Ok(GgufKeys { header, file, architecture })
@@ -84,13 +34,14 @@ impl<'a> GgufKeys<'a> {
     }
 
     /// Shape of a tensor, outermost dimension first.
-    pub fn tensor_shape(&self, name: &str) -> Option<&[usize]> {
-        self.header.shape(name)
+    pub fn tensor_shape(&self, name: &str) -> Option<Vec<usize>> {
+        let tensor = self.header.tensors.iter().find(|tensor| tensor.name == name)?;
+        tensor.dims.iter().rev().map(|&n| usize::try_from(n).ok()).collect()
     }
 
     /// Whether the file holds a tensor.
     pub fn has_tensor(&self, name: &str) -> bool {
-        self.header.shape(name).is_some()
+        self.header.tensors.iter().any(|tensor| tensor.name == name)
     }
 
     fn full_key(&self, key: &str) -> String {
@@ -100,8 +51,8 @@ impl<'a> GgufKeys<'a> {
         }
     }
 
-    pub(crate) fn value(&self, key: &str) -> Option<GgufValue<'_>> {
-        self.header.value(&self.full_key(key))
+    pub(crate) fn value(&self, key: &str) -> Option<&Value> {
+        self.header.metadata.get(&self.full_key(key))
     }
 
     /// The error for a `key` whose value is not what was `expected`.
@@ -109,14 +60,14 @@ impl<'a> GgufKeys<'a> {
         ModelError::BadValue {
             file: self.file.to_string(),
             key: self.full_key(key),
-            found: self.value(key).map_or_else(|| "absent".to_string(), |value| value.to_string()),
+            found: self.value(key).map_or_else(|| "absent".to_string(), shown),
             expected: expected.into(),
         }
     }
 
     /// The error for an option that no family file can run.
     pub(crate) fn unsupported(&self, key: &str, supported: impl Into<String>) -> ModelError {
-        let found = self.value(key).map_or_else(|| "absent".to_string(), |value| value.to_string());
+        let found = self.value(key).map_or_else(|| "absent".to_string(), shown);
         ModelError::UnsupportedOption {
             file: self.file.to_string(),
             option: format!("{} = {found}", self.full_key(key)),
@@ -132,7 +83,7 @@ impl<'a> GgufKeys<'a> {
         &self,
         key: &str,
         expected: &'static str,
-        convert: impl Fn(GgufValue<'_>) -> Option<T>,
+        convert: impl Fn(&Value) -> Option<T>,
     ) -> Result<Option<T>, ModelError> {
         match self.value(key) {
             None => Ok(None),
@@ -145,7 +96,9 @@ impl<'a> GgufKeys<'a> {
     /// # Errors
     /// [`ModelError::BadValue`] for anything else, an array of sizes per block included.
     pub fn optional_size(&self, key: &str) -> Result<Option<usize>, ModelError> {
-        self.read(key, A_SIZE, |value| value.whole().and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0))
+        self.read(key, A_SIZE, |value| {
+            value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0)
+        })
     }
 
     /// A whole number ≥ 1 that must be there.
@@ -161,7 +114,7 @@ impl<'a> GgufKeys<'a> {
     /// # Errors
     /// [`ModelError::BadValue`] for anything else.
     pub fn optional_count(&self, key: &str) -> Result<Option<usize>, ModelError> {
-        self.read(key, "a whole number ≥ 0", |value| value.whole().and_then(|n| usize::try_from(n).ok()))
+        self.read(key, "a whole number ≥ 0", |value| value.as_u64().and_then(|n| usize::try_from(n).ok()))
     }
 
     /// A finite number, or `None` when absent.
@@ -169,7 +122,9 @@ impl<'a> GgufKeys<'a> {
     /// # Errors
     /// [`ModelError::BadValue`] for anything else.
     pub fn optional_number(&self, key: &str) -> Result<Option<f64>, ModelError> {
-        self.read(key, A_NUMBER, |value| value.number())
+        self.read(key, A_NUMBER, |value| {
+            value.as_f64().or_else(|| value.as_i64().map(|n| n as f64)).filter(|x| x.is_finite())
+        })
     }
 
     /// A finite number that must be there.
@@ -185,10 +140,7 @@ impl<'a> GgufKeys<'a> {
     /// # Errors
     /// [`ModelError::BadValue`] for anything else.
     pub fn optional_flag(&self, key: &str) -> Result<Option<bool>, ModelError> {
-        self.read(key, A_FLAG, |value| match value {
-            GgufValue::Bool(b) => Some(b),
-            _ => None,
-        })
+        self.read(key, A_FLAG, Value::as_bool)
     }
 
     /// A string, or `None` when absent.
@@ -198,7 +150,7 @@ impl<'a> GgufKeys<'a> {
     pub fn optional_text(&self, key: &str) -> Result<Option<&str>, ModelError> {
         match self.value(key) {
             None => Ok(None),
-            Some(GgufValue::Text(text)) => Ok(Some(text)),
+            Some(Value::Str(text)) => Ok(Some(text)),
             Some(_) => Err(self.bad(key, A_TEXT)),
         }
     }
@@ -216,6 +168,21 @@ impl<'a> GgufKeys<'a> {
     /// # Errors
     /// [`ModelError::BadValue`] for anything else.
     pub fn optional_token(&self, key: &str) -> Result<Option<u32>, ModelError> {
-        self.read(key, A_TOKEN, |value| value.whole().and_then(|n| u32::try_from(n).ok()))
+        self.read(key, A_TOKEN, |value| value.as_u64().and_then(|n| u32::try_from(n).ok()))
+    }
+}
+
+/// A value as the error message shows it: long texts cut, arrays by their length.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Array(array) => format!("an array of {} {}", array.len(), array.element_type().name()),
+        Value::Str(text) => format!("{:?}", text.chars().take(60).collect::<String>()),
+        Value::Bool(flag) => flag.to_string(),
+        number => match (number.as_u64(), number.as_i64(), number.as_f64()) {
+            (Some(n), _, _) => n.to_string(),
+            (_, Some(n), _) => n.to_string(),
+            (_, _, Some(x)) => format!("{x:?}"),
+            _ => number.value_type().name().to_string(),
+        },
     }
 }

@@ -4,7 +4,8 @@ use crate::config::{
     Activation, Bias, Family, Ffn, ModelConfig, Norm, NormKind, Pairing, QkNorm, Residual, Rope, RopeScaling,
 };
 use crate::error::ModelError;
-use crate::gguf_keys::{GgufKeys, GgufValue};
+use crate::gguf_keys::GgufKeys;
+use roofline_weights::gguf::Value;
 
 /// The configuration that most architectures share: RMSNorm, gated silu FFN, sequential residual, biases where block 0 has them.
 /// A family file changes what it does otherwise.
@@ -70,11 +71,11 @@ fn vocab_size(keys: &GgufKeys<'_>) -> Result<usize, ModelError> {
     if let Some(size) = keys.optional_size("vocab_size")? {
         return Ok(size);
     }
-    if let Some(&[rows, _]) = keys.tensor_shape("token_embd.weight") {
-        return Ok(rows);
+    if let Some([rows, _]) = keys.tensor_shape("token_embd.weight").as_deref() {
+        return Ok(*rows);
     }
     match keys.value(".tokenizer.ggml.tokens") {
-        Some(GgufValue::Array(length)) => Ok(length),
+        Some(Value::Array(tokens)) => Ok(tokens.len()),
         _ => keys.size("vocab_size"), // names the missing key
     }
 }

@@ -20,8 +20,9 @@ mod qwen3;
 use crate::config::{Family, ModelConfig};
 use crate::config_json::ConfigJson;
 use crate::error::ModelError;
-use crate::gguf_keys::{GgufHeader, GgufKeys};
+use crate::gguf_keys::GgufKeys;
 use crate::tensor_plan::{PlannedTensor, Role, Source, TensorPlan, roles};
+use roofline_weights::gguf::Header;
 
 /// What a family file says.
 struct Description {
@@ -74,7 +75,7 @@ impl ModelConfig {
     ///
     /// # Errors
     /// [`ModelError`] naming the file, the key and the value that is missing, wrong or not supported.
-    pub fn from_gguf(header: &dyn GgufHeader, file: &str) -> Result<ModelConfig, ModelError> {
+    pub fn from_gguf(header: &Header, file: &str) -> Result<ModelConfig, ModelError> {
         let keys = GgufKeys::new(header, file)?;
         // Mixtral's converter writes the Llama architecture with experts.
         let with_experts = keys.optional_count("expert_count")?.unwrap_or(0) > 0;
