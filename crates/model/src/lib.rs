@@ -11,6 +11,7 @@ pub mod gguf_keys;
 pub mod operator;
 pub mod sizes;
 pub mod tensor_plan;
+pub mod tokenizer;
 mod validate;
 
 pub use config::ModelConfig;
@@ -18,3 +19,4 @@ pub use error::ModelError;
 pub use operator::{Cost, Operator};
 pub use sizes::ParameterCount;
 pub use tensor_plan::TensorPlan;
+pub use tokenizer::Tokenizer;
