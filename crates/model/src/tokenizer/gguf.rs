@@ -53,7 +53,8 @@ impl GgufFields {
     /// A key with a value of another type.
     pub fn read(metadata: &Metadata) -> Result<Self, TokenizerError> {
         let text = |key: &str| metadata.optional::<&str>(key).map(|text| text.map(str::to_string));
-        let texts = |key: &str| metadata.optional::<&[String]>(key).map(|texts| texts.map(<[String]>::to_vec));
+        let texts =
+            |key: &str| metadata.optional::<&[String]>(key).map(|texts| texts.map(<[String]>::to_vec));
         Ok(Self {
             architecture: text("general.architecture")?,
             model: text("tokenizer.ggml.model")?,

@@ -128,7 +128,7 @@ mod tests {
     /// Pairs of small numbers join to their sum; which pairs do, and how eagerly, is arbitrary but fixed.
     fn join(a: u32, b: u32) -> Option<(Reverse<u32>, u32)> {
         let mixed = a.wrapping_mul(0x9E37_79B1) ^ b.wrapping_mul(0x85EB_CA6B);
-        (a + b < 12 && mixed % 3 != 0).then_some((Reverse(mixed % 7), a + b))
+        (a + b < 12 && !mixed.is_multiple_of(3)).then_some((Reverse(mixed % 7), a + b))
     }
 
     /// The definition: find the best pair, leftmost of equals, join it, start over.
