@@ -38,7 +38,9 @@ fn decode_gives_the_bits_of_ggml() {
 
 #[test]
 fn encode_without_importance_gives_the_bytes_of_ggml() {
-    for format in [Format::F16, Format::Bf16, Format::Q8_0, Format::Q5_0, Format::Q5_1, Format::Q4_0, Format::Q4_1] {
+    for format in
+        [Format::F16, Format::Bf16, Format::Q8_0, Format::Q5_0, Format::Q5_1, Format::Q4_0, Format::Q4_1]
+    {
         let golden = read(format, "encode");
         let mut out = Vec::new();
         blocks::encode(format, &golden.values, None, &mut out).unwrap();

@@ -95,7 +95,8 @@ fn choose<const S: usize, const N: usize>(
     let (d, dmin) = (d.to_f32(), dmin.to_f32());
     let mut choice = Choice { scales: [0.0; S], mins: [0.0; S], codes: [[0.0; N]; S], error: 0.0 };
     for i in 0..S {
-        let mut best = f32::INFINITY;
+        // Zeros are always to be had. Nothing near the fit may be as good where f16 rounds d or dmin away.
+        let mut best = search::affine_error(&x[i], &w[i], &[0.0; N], 0.0, 0.0);
         for scale in neighbours(fits[i].scale, d, scale_max) {
             for min in neighbours(fits[i].min, dmin, scale_max) {
                 let codes = search::affine_codes(&x[i], d * scale, dmin * min, q_max);

@@ -168,7 +168,7 @@ fn read_metadata(cursor: &mut Cursor<'_>, count: usize) -> Result<Metadata, Weig
 
 /// `general.alignment` is a multiple of 8 by the specification; llama.cpp asks for a power of two besides, which
 /// nothing here needs.
-fn read_alignment(file: &str, metadata: &Metadata) -> Result<u64, WeightsError> {
+pub(super) fn read_alignment(file: &str, metadata: &Metadata) -> Result<u64, WeightsError> {
     let Some(value) = metadata.get("general.alignment") else { return Ok(DEFAULT_ALIGNMENT) };
     match value {
         Value::U32(alignment) if *alignment != 0 && alignment.is_multiple_of(8) => Ok(u64::from(*alignment)),

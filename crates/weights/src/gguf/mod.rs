@@ -9,11 +9,13 @@ mod header;
 mod metadata;
 mod types;
 mod value;
+mod writer;
 
 pub use header::{Header, TensorInfo};
 pub use metadata::{FromValue, Metadata};
 pub use types::ggml_type_name;
 pub use value::{Array, Value, ValueType};
+pub use writer::{TensorSpec, Writer};
 
 /// First four bytes of a file.
 pub const MAGIC: [u8; 4] = *b"GGUF";
