@@ -1,0 +1,501 @@
+//! The limits of one model at one precision on one device.
+
+use crate::accounting::{Accounting, Parameters, WeightFormats};
+use crate::error::{LimitsError, count_in_range};
+use crate::forecast::{Forecast, Rates, Shape, StepTime};
+use crate::hardware::{Confidence, Hardware, NumberType};
+use crate::precision::Precision;
+use crate::switches::{Switch, Switches};
+use roofline_model::ModelConfig;
+use roofline_model::operator::Operator;
+use serde::Serialize;
+
+/// Longest prompt and context that a question may have.
+pub const MOST_TOKENS: u64 = 1 << 30;
+/// Largest batch that a question may have.
+pub const LARGEST_BATCH: u64 = 1 << 20;
+
+/// What is to be run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Workload {
+    /// Tokens of the prompt.
+    pub prompt: u64,
+    /// Tokens in the cache for which memory is counted.
+    pub context: u64,
+    /// Sequences at once.
+    pub batch: u64,
+    /// Prompt tokens per step; sizes the scratch.
+    pub chunk: u64,
+    /// Positions (1 is the first token) at which decode is timed.
+    pub positions: Vec<u64>,
+}
+
+impl Default for Workload {
+    fn default() -> Workload {
+        Workload { prompt: 1000, context: 4096, batch: 1, chunk: 512, positions: vec![1, 1000, 4096] }
+    }
+}
+
+impl Workload {
+    fn validate(&self) -> Result<(), LimitsError> {
+        count_in_range("the prompt in tokens", self.prompt, 1, MOST_TOKENS)?;
+        count_in_range("the context in tokens", self.context, 1, MOST_TOKENS)?;
+        count_in_range("the batch", self.batch, 1, LARGEST_BATCH)?;
+        count_in_range("the chunk in tokens", self.chunk, 1, MOST_TOKENS)?;
+        for &position in &self.positions {
+            count_in_range("a position", position, 1, MOST_TOKENS)?;
+        }
+        Ok(())
+    }
+}
+
+/// One question.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// The model.
+    pub config: &'a ModelConfig,
+    /// The format of each tensor; usually [`Request::new`] takes it from the precision.
+    pub formats: WeightFormats<'a>,
+    /// The device.
+    pub hardware: &'a Hardware,
+    /// Arithmetic, cache and nominal widths.
+    pub precision: &'a Precision,
+    /// What is to be run.
+    pub workload: &'a Workload,
+    /// Which departures from the paper count.
+    pub switches: Switches,
+}
+
+impl<'a> Request<'a> {
+    /// A question whose weight formats are those of `precision`.
+    pub fn new(
+        config: &'a ModelConfig,
+        hardware: &'a Hardware,
+        precision: &'a Precision,
+        workload: &'a Workload,
+        switches: Switches,
+    ) -> Request<'a> {
+        let formats = WeightFormats::Recipe(precision.weights);
+        Request { config, formats, hardware, precision, workload, switches }
+    }
+}
+
+/// What stands in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// Memory bandwidth.
+    Bandwidth,
+    /// Arithmetic.
+    Compute,
+    /// The operator costs nothing.
+    Nothing,
+}
+
+/// Bytes, FLOPs and time of one operator over all layers.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct OperatorLimit {
+    /// The operator.
+    pub operator: Operator,
+    /// Bytes read and written.
+    pub bytes: f64,
+    /// FLOPs.
+    pub flops: f64,
+    /// FLOPs per byte; 0 when it moves nothing.
+    pub intensity: f64,
+    /// Milliseconds to move the bytes.
+    pub read_ms: f64,
+    /// Milliseconds to compute the FLOPs.
+    pub compute_ms: f64,
+    /// The larger of the two.
+    pub limit_ms: f64,
+    /// Which one it is.
+    pub bound: Bound,
+}
+
+/// How many tokens fit.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "is")]
+pub enum Capacity {
+    /// This many tokens of KV cache, over all sequences.
+    Tokens {
+        /// Whole tokens.
+        tokens: u64,
+    },
+    /// The weights alone do not fit.
+    DoesNotFit {
+        /// Bytes that are lacking.
+        missing_bytes: f64,
+    },
+    /// The device's memory is not known.
+    MemoryNotKnown,
+}
+
+/// Where the bytes in memory go.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Memory {
+    /// Memory of the device, if known.
+    pub device_bytes: Option<f64>,
+    /// Weights.
+    pub weight_bytes: f64,
+    /// Activations of a chunk and logits.
+    pub scratch_bytes: f64,
+    /// K and V of the asked context and batch.
+    pub kv_bytes: f64,
+    /// All of it.
+    pub total_bytes: f64,
+    /// Tokens of cache that fit beside weights and scratch.
+    pub capacity: Capacity,
+}
+
+/// The prompt's limit: the whole prompt in one step.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Prefill {
+    /// Prompt tokens of each sequence.
+    pub prompt: u64,
+    /// Milliseconds to read weights and move K and V.
+    pub read_ms: f64,
+    /// Milliseconds of all FLOPs if every row went through the head.
+    pub compute_coarse_ms: f64,
+    /// Milliseconds of the FLOPs, only the last row through the head.
+    pub compute_fine_ms: f64,
+    /// Time to first token: the larger of reading and computing (fine). No run can be faster.
+    pub ttft_ms: f64,
+    /// The same if each operator waits for its own bytes: closer to what an engine without prefetch across operators can do.
+    pub ttft_by_operator_ms: f64,
+    /// What `ttft_ms` is bound by.
+    pub bound: Bound,
+    /// Prompt tokens per second at that limit, over all sequences.
+    pub tokens_per_s: f64,
+}
+
+/// Rows at which computing takes as long as reading; `null` when reading is slower at any length.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct TurningPoint {
+    /// Every row through the head.
+    pub coarse: Option<f64>,
+    /// Only the last one.
+    pub fine: Option<f64>,
+    /// No row: every chunk of a prompt but the last.
+    pub headless: Option<f64>,
+}
+
+/// Decode at one position.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct DecodeAt {
+    /// 1 is the first token of the sequence.
+    pub position: u64,
+    /// Milliseconds to read.
+    pub read_ms: f64,
+    /// Milliseconds to compute.
+    pub compute_ms: f64,
+    /// The larger: no run can be faster.
+    pub latency_ms: f64,
+    /// The same if each operator waits for its own bytes.
+    pub latency_by_operator_ms: f64,
+    /// What it is bound by.
+    pub bound: Bound,
+    /// Tokens per second over all sequences.
+    pub tokens_per_s: f64,
+}
+
+/// Decode: latency(n) = B + (n − 1)/W while reading is what takes time.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Decode {
+    /// W: tokens of context after which a step takes 1 ms longer.
+    pub w_tokens_per_ms: f64,
+    /// B: milliseconds of the step at position 1.
+    pub b_ms: f64,
+    /// Latency at the asked positions.
+    pub positions: Vec<DecodeAt>,
+}
+
+/// The rates that the limits are computed with.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DeviceUsed {
+    /// Name.
+    pub name: String,
+    /// Bytes per second.
+    pub bandwidth: f64,
+    /// FLOP/s of matrix products.
+    pub peak: f64,
+    /// Number type of that peak.
+    pub peak_type: NumberType,
+    /// FLOP/s of attention.
+    pub attention_peak: f64,
+    /// Number type of that peak.
+    pub attention_peak_type: NumberType,
+}
+
+/// Everything the calculator says about one question. Times in milliseconds, sizes in bytes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The device's rates.
+    pub device: DeviceUsed,
+    /// The precision.
+    pub precision: Precision,
+    /// The workload.
+    pub workload: Workload,
+    /// Departures from the paper that count.
+    pub switches: Switches,
+    /// Parameter counts.
+    pub parameters: Parameters,
+    /// Bytes of K and V per token.
+    pub kv_bytes_per_token: f64,
+    /// Stored bits per weight over everything resident.
+    pub bits_per_weight: f64,
+    /// Memory and capacity.
+    pub memory: Memory,
+    /// The prompt.
+    pub prefill: Prefill,
+    /// Where the prompt turns from reading to computing.
+    pub turning_point: TurningPoint,
+    /// Token by token.
+    pub decode: Decode,
+    /// The prompt, operator by operator.
+    pub prefill_operators: Vec<OperatorLimit>,
+    /// Decode at the last asked position, operator by operator.
+    pub decode_operators: Vec<OperatorLimit>,
+    /// What the reader should know: stand-ins, doubtful figures, contexts beyond the model.
+    pub notes: Vec<String>,
+}
+
+/// Answers one question. Every number in the report is finite.
+pub fn report(request: &Request<'_>) -> Result<Report, LimitsError> {
+    request.workload.validate()?;
+    let accounting = Accounting::new(request.config, request.formats, request.precision.kv)?;
+    let rates = Rates::new(request.hardware, request.precision, request.switches)?;
+    let forecast = Forecast::new(&accounting, request.precision, request.switches);
+    Ok(assemble(request, &accounting, &rates, &forecast))
+}
+
+fn assemble(request: &Request<'_>, accounting: &Accounting, rates: &Rates, forecast: &Forecast) -> Report {
+    let workload = request.workload;
+    let parameters = accounting.parameters();
+    let batch = workload.batch as f64;
+    let kv_bytes_per_token = forecast.kv_bytes_per_token();
+    let prompt_shape = prefill_shape(workload);
+    let last = workload.positions.last().copied().unwrap_or(workload.context);
+    Report {
+        device: DeviceUsed {
+            name: request.hardware.name.clone(),
+            bandwidth: rates.bandwidth,
+            peak: rates.matmul,
+            peak_type: rates.matmul_type,
+            attention_peak: rates.attention,
+            attention_peak_type: rates.attention_type,
+        },
+        precision: request.precision.clone(),
+        workload: workload.clone(),
+        switches: request.switches,
+        parameters,
+        kv_bytes_per_token,
+        bits_per_weight: accounting.resident_bytes() as f64 * 8.0 / parameters.total as f64,
+        memory: memory(request, accounting, rates, forecast),
+        prefill: prefill(workload, forecast, rates),
+        turning_point: TurningPoint {
+            coarse: forecast.turning_point(rates, |n| n),
+            fine: forecast.turning_point(rates, |_| 1.0),
+            headless: forecast.turning_point(rates, |_| 0.0),
+        },
+        decode: Decode {
+            w_tokens_per_ms: rates.bandwidth / 1e3 / (kv_bytes_per_token * batch),
+            b_ms: ms(forecast.time(decode_shape(1, batch), rates).limit_s()),
+            positions: workload.positions.iter().map(|&p| decode_at(p, batch, forecast, rates)).collect(),
+        },
+        prefill_operators: operators(prompt_shape, forecast, rates),
+        decode_operators: operators(decode_shape(last, batch), forecast, rates),
+        notes: notes(request, accounting, rates),
+    }
+}
+
+pub(crate) fn ms(seconds: f64) -> f64 {
+    seconds * 1e3
+}
+
+pub(crate) fn prefill_shape(workload: &Workload) -> Shape {
+    let batch = workload.batch as f64;
+    Shape { rows: workload.prompt as f64, kv_before: 0.0, segments: batch, head_rows: batch }
+}
+
+/// The step that makes the token after `position` tokens, the newest of which is its input.
+pub(crate) fn decode_shape(position: u64, batch: f64) -> Shape {
+    Shape { rows: 1.0, kv_before: position as f64 - 1.0, segments: batch, head_rows: batch }
+}
+
+fn bound(read: f64, compute: f64) -> Bound {
+    if read == 0.0 && compute == 0.0 {
+        Bound::Nothing
+    } else if compute > read {
+        Bound::Compute
+    } else {
+        Bound::Bandwidth
+    }
+}
+
+fn prefill(workload: &Workload, forecast: &Forecast, rates: &Rates) -> Prefill {
+    let shape = prefill_shape(workload);
+    let time = forecast.time(shape, rates);
+    let coarse = forecast.time(Shape { head_rows: shape.rows * shape.segments, ..shape }, rates);
+    Prefill {
+        prompt: workload.prompt,
+        read_ms: ms(time.read_s),
+        compute_coarse_ms: ms(coarse.compute_s),
+        compute_fine_ms: ms(time.compute_s),
+        ttft_ms: ms(time.limit_s()),
+        ttft_by_operator_ms: ms(time.by_operator_s),
+        bound: bound(time.read_s, time.compute_s),
+        tokens_per_s: shape.rows * shape.segments / time.limit_s(),
+    }
+}
+
+fn decode_at(position: u64, batch: f64, forecast: &Forecast, rates: &Rates) -> DecodeAt {
+    let time: StepTime = forecast.time(decode_shape(position, batch), rates);
+    DecodeAt {
+        position,
+        read_ms: ms(time.read_s),
+        compute_ms: ms(time.compute_s),
+        latency_ms: ms(time.limit_s()),
+        latency_by_operator_ms: ms(time.by_operator_s),
+        bound: bound(time.read_s, time.compute_s),
+        tokens_per_s: batch / time.limit_s(),
+    }
+}
+
+fn operators(shape: Shape, forecast: &Forecast, rates: &Rates) -> Vec<OperatorLimit> {
+    let loads = forecast.loads(shape);
+    let row = |(operator, load): (Operator, crate::forecast::Load)| {
+        let (read, compute) = (load.bytes / rates.bandwidth, rates.compute_s(operator, load.flops));
+        OperatorLimit {
+            operator,
+            bytes: load.bytes,
+            flops: load.flops,
+            intensity: if load.bytes > 0.0 { load.flops / load.bytes } else { 0.0 },
+            read_ms: ms(read),
+            compute_ms: ms(compute),
+            limit_ms: ms(read.max(compute)),
+            bound: bound(read, compute),
+        }
+    };
+    Operator::ALL.into_iter().zip(loads).map(row).collect()
+}
+
+/// Bytes of the weights in memory under the switches.
+pub(crate) fn resident_bytes(
+    accounting: &Accounting,
+    forecast: &Forecast,
+    switches: Switches,
+    nominal_bits: f64,
+) -> f64 {
+    let read = forecast.weight_bytes();
+    if !switches.has(Switch::ResidentTensors) {
+        let norms =
+            if switches.has(Switch::EveryTensor) { accounting.parameters().norms as f64 * 4.0 } else { 0.0 };
+        return read - norms;
+    }
+    let norms =
+        if switches.has(Switch::EveryTensor) { 0.0 } else { accounting.parameters().norms as f64 * 4.0 };
+    let embedding = match (accounting.dims.tied, switches.has(Switch::RealBits)) {
+        (true, _) => 0.0,
+        (false, true) => accounting.embedding_bytes as f64,
+        (false, false) => accounting.parameters().embedding as f64 * nominal_bits / 8.0,
+    };
+    read + norms + embedding
+}
+
+/// Activations of a chunk and the logits, f32. Per row: the residual stream, its normed copy and one branch (hidden each), q
+/// and the attention's output, k and v, and the two halves of the feed-forward part (of each expert a row visits).
+pub(crate) fn scratch_bytes(accounting: &Accounting, rows: f64, head_rows: f64) -> f64 {
+    let d = &accounting.dims;
+    let active = d.experts.map_or(1, |e| e.active) as f64;
+    let halves = if d.gated { 2.0 } else { 1.0 };
+    let row = 3.0 * d.hidden as f64 + 2.0 * (d.q + d.kv) as f64 + halves * active * d.ff as f64;
+    4.0 * (rows * row + head_rows * d.vocab as f64)
+}
+
+fn memory(request: &Request<'_>, accounting: &Accounting, rates: &Rates, forecast: &Forecast) -> Memory {
+    let workload = request.workload;
+    let batch = workload.batch as f64;
+    let nominal = request.precision.nominal_weight_bits;
+    let weight_bytes = resident_bytes(accounting, forecast, request.switches, nominal);
+    let scratch = if request.switches.has(Switch::Scratch) {
+        // a prompt's chunk of one sequence, or one row of each
+        let rows = workload.chunk.min(workload.prompt).max(workload.batch) as f64;
+        scratch_bytes(accounting, rows, batch)
+    } else {
+        0.0
+    };
+    let kv_bytes = forecast.kv_bytes_per_token() * workload.context as f64 * batch;
+    let capacity = match rates.memory {
+        None => Capacity::MemoryNotKnown,
+        Some(bytes) if bytes < weight_bytes + scratch => {
+            Capacity::DoesNotFit { missing_bytes: weight_bytes + scratch - bytes }
+        }
+        // below 2^63: memory is at most 10^18 bytes and a token takes at least one
+        Some(bytes) => Capacity::Tokens {
+            tokens: ((bytes - weight_bytes - scratch) / forecast.kv_bytes_per_token()) as u64,
+        },
+    };
+    Memory {
+        device_bytes: rates.memory,
+        weight_bytes,
+        scratch_bytes: scratch,
+        kv_bytes,
+        total_bytes: weight_bytes + scratch + kv_bytes,
+        capacity,
+    }
+}
+
+fn notes(request: &Request<'_>, accounting: &Accounting, rates: &Rates) -> Vec<String> {
+    let mut notes = Vec::new();
+    let hardware = request.hardware;
+    let bits = request.precision.arithmetic_bits;
+    let narrow = |number: NumberType| match number {
+        NumberType::F32 | NumberType::Tf32 => 32,
+        NumberType::Bf16F32 | NumberType::F16F32 | NumberType::F16F16 => 16,
+        NumberType::Int4I32 | NumberType::Fp4F32 => 4,
+        _ => 8,
+    };
+    if request.switches.has(Switch::MatrixPeak) && narrow(rates.matmul_type) > bits {
+        let used = rates.matmul_type.words();
+        notes.push(format!("{} lists no {bits}-bit peak; {used} is used instead", hardware.name));
+    }
+    if hardware.bandwidth.confidence == Confidence::C {
+        notes.push(format!("the bandwidth of {} is general knowledge, not read in a source", hardware.name));
+    }
+    if hardware.peaks.get(&rates.matmul_type).is_some_and(|p| p.confidence == Confidence::C) {
+        notes.push(format!(
+            "the {} peak of {} is disputed or general knowledge",
+            rates.matmul_type.words(),
+            hardware.name
+        ));
+    }
+    if hardware.memory.len() > 1 {
+        notes.push(format!("{} is sold with several memory sizes; the largest is used", hardware.name));
+    }
+    if rates.memory.is_none() {
+        notes.push(format!(
+            "the memory of {} is not known; give it in a hardware file to get a capacity",
+            hardware.name
+        ));
+    }
+    let longest = request
+        .workload
+        .positions
+        .iter()
+        .copied()
+        .chain([request.workload.context, request.workload.prompt])
+        .max();
+    if let Some(longest) = longest.filter(|&n| n > request.config.context_length as u64) {
+        notes.push(format!(
+            "{longest} tokens are beyond the model's context of {}",
+            request.config.context_length
+        ));
+    }
+    if accounting.dims.experts.is_some() && request.switches.has(Switch::ActiveExperts) {
+        notes.push(
+            "touched experts are their expectation under even routing, n(1 - (1 - k/n)^rows)".to_owned(),
+        );
+    }
+    notes
+}
