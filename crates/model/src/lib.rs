@@ -7,8 +7,10 @@ pub mod config;
 pub mod config_json;
 pub mod error;
 mod families;
+pub mod generation_config;
 pub mod gguf_keys;
 pub mod operator;
+pub mod presets;
 pub mod sizes;
 pub mod tensor_plan;
 pub mod tokenizer;
@@ -16,6 +18,7 @@ mod validate;
 
 pub use config::ModelConfig;
 pub use error::ModelError;
+pub use generation_config::GenerationConfig;
 pub use operator::{Cost, Operator};
 pub use sizes::ParameterCount;
 pub use tensor_plan::TensorPlan;
