@@ -15,6 +15,20 @@ pub enum Family {
     Mixtral,
 }
 
+impl Family {
+    /// Name as Hugging Face's `model_type` spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Llama => "llama",
+            Family::Qwen2 => "qwen2",
+            Family::Qwen3 => "qwen3",
+            Family::GptNeox => "gpt_neox",
+            Family::Olmoe => "olmoe",
+            Family::Mixtral => "mixtral",
+        }
+    }
+}
+
 /// Hyper-parameters of one model. Built by a family file from `config.json` or GGUF metadata, then checked by
 /// `validate`.
 #[derive(Debug, Clone, PartialEq)]

@@ -195,7 +195,7 @@ pub(super) fn refuse_foreign_options(json: &ConfigJson) -> Result<(), ModelError
             "supported are F32, F16 and BF16 safetensors and quantized GGUF files",
         ));
     }
-    for key in ["norm_after", "alibi"] {
+    for key in ["norm_after", "alibi", "use_mrope"] {
         if flag_or(json, key, false)? {
             return Err(json.unsupported(key, "it must be false or absent"));
         }
