@@ -6,10 +6,17 @@ fn main() {
     let compiler = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     set("ROOFLINE_COMPILER", output(Command::new(compiler).arg("--version")));
     let commit = output(git().args(["rev-parse", "--short=12", "HEAD"]));
-    let dirty =
-        commit.is_some().then(|| output(git().args(["status", "--porcelain", "--untracked-files=no"])));
+    let changes = output(git().args(["status", "--porcelain", "--untracked-files=no"]));
+    let dirty = commit.is_some().then_some(changes.is_some());
+    let version = std::env::var("CARGO_PKG_VERSION").unwrap_or_default();
+    let summary = match (&commit, dirty) {
+        (Some(commit), Some(true)) => format!("{version} ({commit}, modified)"),
+        (Some(commit), _) => format!("{version} ({commit})"),
+        (None, _) => version,
+    };
+    set("ROOFLINE_SUMMARY", Some(summary));
     set("ROOFLINE_COMMIT", commit);
-    set("ROOFLINE_DIRTY", dirty.map(|changes| changes.is_some().to_string()));
+    set("ROOFLINE_DIRTY", dirty.map(|dirty| dirty.to_string()));
     set("ROOFLINE_TARGET", std::env::var("TARGET").ok());
     set("ROOFLINE_PROFILE", std::env::var("PROFILE").ok());
 

@@ -6,5 +6,6 @@ pub mod error;
 pub mod machine;
 pub mod statistics;
 pub mod timestamp;
+pub mod units;
 
 pub use error::LabError;

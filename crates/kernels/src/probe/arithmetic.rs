@@ -42,15 +42,16 @@ impl Arithmetic {
         let Some(chain) = self.chain() else { return Ok(None) };
         let rates = passes_per_second(
             plan,
+            1,
             |_| (),
-            |(), passes| {
+            |(), _, passes| {
                 for _ in 0..passes {
                     black_box((chain.run)(black_box(ITERATIONS)));
                 }
             },
         )?;
         let work = plan.threads as f64 * (ITERATIONS * chain.operations) as f64;
-        let rates = rates.iter().map(|rate| rate * work).collect();
+        let rates = rates.iter().flatten().map(|rate| rate * work).collect();
         Ok(Some(Samples { instruction: chain.name, threads: plan.threads, rates }))
     }
 

@@ -17,13 +17,38 @@ pub(super) const LINES_PER_TURN: usize = 64;
 /// The memory a streaming probe walks over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// Bytes that each thread owns; rounded up to whole 4 KiB.
+    /// Bytes that each thread owns; rounded up to whole 4 KiB, above 8 MiB to whole 8 MiB.
     pub bytes_per_thread: usize,
 }
 
+/// Lines of one pass. A large buffer is walked over in several passes, which lets a sample be short: on a shared
+/// machine only short samples have a chance to fall between two visits of the neighbours.
+const SEGMENT: usize = (8 << 20) / LINE_BYTES;
+
 impl Memory {
-    fn lines(self) -> usize {
-        self.bytes_per_thread.div_ceil(LINE_BYTES * LINES_PER_TURN) * LINES_PER_TURN
+    /// Lines of a segment, and segments of a thread.
+    fn segments(self) -> (usize, usize) {
+        let lines = self.bytes_per_thread.div_ceil(LINE_BYTES);
+        if lines <= SEGMENT {
+            (lines.div_ceil(LINES_PER_TURN) * LINES_PER_TURN, 1)
+        } else {
+            (SEGMENT, lines.div_ceil(SEGMENT))
+        }
+    }
+}
+
+/// What a thread walks over, and where it goes on.
+struct Walk {
+    buffer: Vec<Line>,
+    segment: usize, // lines
+    next: usize,    // segment
+}
+
+impl Walk {
+    fn advance(&mut self) -> &mut [Line] {
+        let start = self.next * self.segment;
+        self.next = if start + 2 * self.segment > self.buffer.len() { 0 } else { self.next + 1 };
+        &mut self.buffer[start..start + self.segment]
     }
 }
 
@@ -47,10 +72,11 @@ pub fn read_patterns() -> Vec<&'static str> {
 /// # Errors
 /// [`ProbeError::Memory`] when the buffers cannot be had, [`ProbeError::Thread`] when a thread cannot.
 pub fn read(plan: Plan, memory: Memory) -> Result<Vec<Samples>, ProbeError> {
-    read_loops()
-        .iter()
-        .map(|l| sample(plan, memory, l.name, |lines, _| black_box((l.run)(black_box(lines)))))
-        .collect()
+    let loops = read_loops();
+    let names: Vec<&'static str> = loops.iter().map(|l| l.name).collect();
+    sample(plan, memory, &names, |lines, chosen, _| {
+        black_box((loops[chosen].run)(black_box(lines)));
+    })
 }
 
 /// Bytes per second written by `plan.threads` threads, each into its own `memory`, past the caches where the
@@ -58,24 +84,24 @@ pub fn read(plan: Plan, memory: Memory) -> Result<Vec<Samples>, ProbeError> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn write(plan: Plan, memory: Memory) -> Result<Samples, ProbeError> {
+pub fn write(plan: Plan, memory: Memory) -> Result<Vec<Samples>, ProbeError> {
     let write = write_loop();
-    sample(plan, memory, write.name, |lines, pass| {
+    sample(plan, memory, &[write.name], |lines, _, pass| {
         (write.run)(lines, pass);
-        black_box(lines[0].0[0])
+        black_box(lines);
     })
 }
 
 fn sample(
     plan: Plan,
     memory: Memory,
-    instruction: &'static str,
-    pass: impl Fn(&mut [Line], u64) -> u64 + Sync,
-) -> Result<Samples, ProbeError> {
-    let lines = memory.lines();
-    let bytes = lines.saturating_mul(LINE_BYTES);
+    names: &[&'static str],
+    pass: impl Fn(&mut [Line], usize, u64) + Sync,
+) -> Result<Vec<Samples>, ProbeError> {
+    let (segment, segments) = memory.segments();
+    let lines = segment.saturating_mul(segments);
     if lines == 0 {
-        return Err(ProbeError::Empty { threads: plan.threads, repeats: plan.repeats, bytes });
+        return Err(ProbeError::Empty { threads: plan.threads, repeats: plan.repeats, bytes: 0 });
     }
     let reserved = (0..plan.threads).map(|_| reserve(lines)).collect::<Result<Vec<_>, _>>()?;
     let reserved = std::sync::Mutex::new(reserved);
@@ -84,15 +110,20 @@ fn sample(
         // Filled by the thread that reads it: memory lies near the core that touches it first.
         let mut buffer = take();
         buffer.extend((0..lines as u64).map(|i| Line([i ^ thread as u64; 8])));
-        buffer
+        Walk { buffer, segment, next: 0 }
     };
-    let rates = passes_per_second(plan, prepare, |buffer, passes| {
+    let rates = passes_per_second(plan, names.len(), prepare, |walk, chosen, passes| {
         for i in 0..passes {
-            pass(buffer, i);
+            pass(walk.advance(), chosen, i);
         }
     })?;
-    let work = (plan.threads * bytes) as f64;
-    Ok(Samples { instruction, threads: plan.threads, rates: rates.iter().map(|rate| rate * work).collect() })
+    let work = plan.threads as f64 * (segment * LINE_BYTES) as f64;
+    let of_loop = |(name, rates): (&&'static str, Vec<f64>)| Samples {
+        instruction: name,
+        threads: plan.threads,
+        rates: rates.iter().map(|rate| rate * work).collect(),
+    };
+    Ok(names.iter().zip(rates).map(of_loop).collect())
 }
 
 fn reserve(lines: usize) -> Result<Vec<Line>, ProbeError> {
@@ -171,14 +202,24 @@ mod tests {
     fn samples_are_positive_and_named() {
         let plan = Plan { threads: 2, repeats: 3, sample: Duration::from_micros(100) };
         let memory = Memory { bytes_per_thread: 5000 };
-        assert_eq!(memory.lines(), 2 * LINES_PER_TURN);
+        assert_eq!(memory.segments(), (2 * LINES_PER_TURN, 1));
         let names = read_patterns();
         let reads = read(plan, memory).unwrap();
         assert_eq!(reads.iter().map(|s| s.instruction).collect::<Vec<_>>(), names);
-        for s in reads.iter().chain([&write(plan, memory).unwrap()]) {
+        for s in reads.iter().chain(&write(plan, memory).unwrap()) {
             assert_eq!((s.threads, s.rates.len()), (2, 3));
             assert!(s.rates.iter().all(|r| r.is_finite() && *r > 0.0), "{s:?}");
         }
+    }
+
+    #[test]
+    fn a_walk_visits_every_segment_in_turn() {
+        let (segment, segments) = Memory { bytes_per_thread: (20 << 20) + 1 }.segments();
+        assert_eq!((segment, segments), (SEGMENT, 3));
+        let buffer = (0..12).map(|i| Line([i; 8])).collect();
+        let mut walk = Walk { buffer, segment: 4, next: 0 };
+        let firsts: Vec<u64> = (0..5).map(|_| walk.advance()[0].0[0]).collect();
+        assert_eq!(firsts, [0, 4, 8, 0, 4]);
     }
 
     #[test]

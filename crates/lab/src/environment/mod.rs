@@ -66,6 +66,9 @@ pub struct Engine {
     pub profile: Option<String>,
 }
 
+/// Version and commit of this build in a line, as `0.1.0 (2e654fa1b2c3, modified)`.
+pub const VERSION: &str = env!("ROOFLINE_SUMMARY");
+
 impl Environment {
     /// Reads the running system's.
     pub fn read() -> Environment {
@@ -117,15 +120,6 @@ impl Engine {
             compiler: known(env!("ROOFLINE_COMPILER")),
             target: known(env!("ROOFLINE_TARGET")),
             profile: known(env!("ROOFLINE_PROFILE")),
-        }
-    }
-
-    /// Version and commit in a line, as `0.1.0 (2e654fa1b2c3, modified)`.
-    pub fn summary(&self) -> String {
-        match (&self.commit, self.dirty) {
-            (Some(commit), Some(true)) => format!("{} ({commit}, modified)", self.version),
-            (Some(commit), _) => format!("{} ({commit})", self.version),
-            (None, _) => self.version.clone(),
         }
     }
 }

@@ -23,9 +23,9 @@ pub struct Options {
 }
 
 impl Options {
-    /// Three rounds of five samples: 5 s on a machine of two cores.
+    /// Five rounds of ten samples; fewer rounds where they would take longer than 15 s.
     pub fn thorough(threads: usize) -> Options {
-        Options { threads, rounds: 3, repeats: 5 }
+        Options { threads, rounds: 5, repeats: 10 }
     }
 }
 
@@ -42,10 +42,17 @@ pub struct Step {
     pub steps: usize,
 }
 
-/// Least time of one sample.
-const MEMORY_SAMPLE: Duration = Duration::from_millis(8);
-const CACHE_SAMPLE: Duration = Duration::from_millis(3);
-const ARITHMETIC_SAMPLE: Duration = Duration::from_millis(4);
+/// Least time of one sample: long against the skew of a start, short against a scheduler's time slice, so that some
+/// samples fall between two visits of other programs.
+const MEMORY_SAMPLE: Duration = Duration::from_millis(2);
+const CACHE_SAMPLE: Duration = Duration::from_millis(1);
+const ARITHMETIC_SAMPLE: Duration = Duration::from_millis(1);
+
+/// No round begins that would probably end later than this, however busy the machine is.
+const BUDGET: Duration = Duration::from_secs(15);
+
+/// Samples of each probe in a quick measurement.
+const QUICK_REPEATS: usize = 15;
 
 /// A buffer shall be this many times the last-level cache, so that what a pass leaves there is of no use to the next.
 const CACHES_PER_BUFFER: u64 = 4;
@@ -66,6 +73,9 @@ pub fn measure(
     let started = Instant::now();
     let before = Clock::read(&Source::system());
     for round in 0..options.rounds {
+        if round > 0 && started.elapsed() * (round as u32 + 1) / round as u32 > BUDGET {
+            break;
+        }
         for (i, (probe, loops)) in probes.iter().zip(&mut loops).enumerate() {
             let (index, steps) = (round * probes.len() + i, options.rounds * probes.len());
             let step = Step { what: probe.what, threads: probe.threads, index, steps };
@@ -96,7 +106,7 @@ pub fn measure_quickly(threads: usize) -> Result<Machine, LabError> {
         .iter()
         .map(|probe| {
             let mut loops = Vec::new();
-            merge(&mut loops, probe.run(5)?);
+            merge(&mut loops, probe.run(QUICK_REPEATS)?);
             Ok(loops)
         })
         .collect::<Result<Vec<_>, LabError>>()?;
@@ -144,7 +154,7 @@ impl Probe {
         let memory = Memory { bytes_per_thread: self.buffer_bytes.div_ceil(self.threads) };
         let arithmetic = |kind: Arithmetic| Ok(kind.measure(plan(ARITHMETIC_SAMPLE))?.into_iter().collect());
         match self.what {
-            What::WriteMemory => Ok(vec![probe::write(plan(MEMORY_SAMPLE), memory)?]),
+            What::WriteMemory => Ok(probe::write(plan(MEMORY_SAMPLE), memory)?),
             What::F32 => arithmetic(Arithmetic::F32),
             What::Bf16 => arithmetic(Arithmetic::Bf16),
             What::Int16 => arithmetic(Arithmetic::Int16),
@@ -252,7 +262,7 @@ mod tests {
         for what in [What::ReadMemory, What::F32] {
             let figure = machine.roof(what).unwrap();
             assert!(figure.best >= figure.median && figure.median > 0.0, "{figure:?}");
-            assert!(figure.quartiles.contains(figure.median) && figure.n == 5, "{figure:?}");
+            assert!(figure.quartiles.contains(figure.median) && figure.n == QUICK_REPEATS, "{figure:?}");
         }
     }
 

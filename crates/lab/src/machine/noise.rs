@@ -76,7 +76,8 @@ impl std::fmt::Display for Reason {
                 write!(f, "other programs used {:.0} % of the CPU time", share * 100.0)
             }
             Reason::Unsteady { figure, threads, spread } => {
-                write!(f, "{figure} on {threads} threads varies by {:.0} % between quartiles", spread * 100.0)
+                let on = on(*threads);
+                write!(f, "{figure} on {on} varies by {:.0} % between quartiles", spread * 100.0)
             }
             Reason::Rare { figure, threads, ratio } => {
                 write!(
@@ -87,6 +88,10 @@ impl std::fmt::Display for Reason {
             }
         }
     }
+}
+
+fn on(threads: usize) -> String {
+    if threads == 1 { "1 thread".to_string() } else { format!("{threads} threads") }
 }
 
 impl Noise {

@@ -1,0 +1,22 @@
+//! One file per command.
+
+mod machine;
+
+use clap::Subcommand;
+
+use crate::failure::Failure;
+
+/// What the program can be asked to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Machine(machine::Machine),
+}
+
+impl Command {
+    /// Does it.
+    pub fn run(self) -> Result<(), Failure> {
+        match self {
+            Command::Machine(command) => command.run(),
+        }
+    }
+}
