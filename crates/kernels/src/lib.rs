@@ -3,13 +3,25 @@
 //!
 //! Nothing here knows of models, layers or files. See `docs/kernels.md` for how each kernel is laid out and why.
 
+pub mod activations;
+mod aligned;
 pub mod error;
+mod file_block;
 pub mod isa;
+mod layout;
+pub mod matmul;
+pub mod packed;
 pub mod probe;
+mod scalar;
+mod shared_slice;
 pub mod table;
 pub mod team;
+mod tile;
 
+pub use activations::Activations;
 pub use error::KernelError;
 pub use isa::Isa;
+pub use matmul::{MatmulJob, matmul, matmul_experts};
+pub use packed::PackedMatrix;
 pub use table::{Choice, KernelTable, Operation, SkipReason};
 pub use team::{Team, physical_cores};

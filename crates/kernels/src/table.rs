@@ -1,7 +1,11 @@
 //! The kernel table: which function does each operation on this machine, what was asked, what was skipped and why.
 
+use roofline_weights::Format;
+
+use crate::activations::{QuantizeRow, choose_quantize};
 use crate::error::KernelError;
 use crate::isa::Isa;
+use crate::matmul::{self, MatmulKernels};
 
 /// An operation that has more than one implementation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -126,6 +130,8 @@ pub struct KernelTable {
     isa: Isa,
     requested: Option<Isa>,
     choices: Vec<Choice>,
+    pub(crate) matmul: [MatmulKernels; Format::ALL.len()], // by discriminant of the weights' format
+    pub(crate) quantize: QuantizeRow,
 }
 
 impl KernelTable {
@@ -141,8 +147,10 @@ impl KernelTable {
             Some(requested) => requested,
             None => Isa::widest(),
         };
-        let chooser = Chooser { ceiling: isa, choices: Vec::new() };
-        Ok(KernelTable { isa, requested, choices: chooser.choices })
+        let mut chooser = Chooser { ceiling: isa, choices: Vec::new() };
+        let matmul = matmul::choose(&mut chooser);
+        let quantize = choose_quantize(&mut chooser);
+        Ok(KernelTable { isa, requested, choices: chooser.choices, matmul, quantize })
     }
 
     /// The level that the choices were made under.

@@ -1,0 +1,56 @@
+//! Memory that starts on a cache line.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ptr::NonNull;
+
+/// A cache line: a line of a packed matrix is then one load that touches one line.
+const LINE: usize = 64;
+/// What the allocator is asked for. More than this and the standard library zeroes by hand, on one thread; up to
+/// this the system hands out zero pages that whoever packs into them touches first.
+const ALLOCATED: usize = 16;
+
+/// Bytes on the heap, the first of them on a cache line.
+pub(crate) struct AlignedBytes {
+    allocated: NonNull<u8>,
+    start: usize, // offset of the first byte on a cache line
+    len: usize,
+}
+
+// SAFETY: it owns its bytes, like a `Vec<u8>`.
+unsafe impl Send for AlignedBytes {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for AlignedBytes {}
+
+impl AlignedBytes {
+    /// `len` zeros, or `None` when memory is short.
+    pub fn zeroed(len: usize) -> Option<AlignedBytes> {
+        let layout = Self::layout(len)?;
+        // SAFETY: the size is not zero.
+        let allocated = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let start = (allocated.as_ptr() as usize).next_multiple_of(LINE) - allocated.as_ptr() as usize;
+        Some(AlignedBytes { allocated, start, len })
+    }
+
+    fn layout(len: usize) -> Option<Layout> {
+        Layout::from_size_align(len.checked_add(LINE)?, ALLOCATED).ok()
+    }
+
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: `start + len` bytes, start being below LINE, were allocated, zeroed, and live as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.allocated.as_ptr().add(self.start), self.len) }
+    }
+
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.allocated.as_ptr().add(self.start), self.len) }
+    }
+}
+
+impl Drop for AlignedBytes {
+    fn drop(&mut self) {
+        if let Some(layout) = Self::layout(self.len) {
+            // SAFETY: allocated in `zeroed` with this layout.
+            unsafe { dealloc(self.allocated.as_ptr(), layout) }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Blocks as files store them, taken apart into plain integers.
+//!
+//! The bit positions are those of the struct definitions in ggml (`ggml-common.h`) and its reference dequantizers.
+
+use roofline_weights::Format;
+
+use crate::layout::{BLOCK, SUPER, read_u16};
+
+/// Up to 256 consecutive weights of one row, taken apart.
+pub(crate) struct FileBlock {
+    pub d: [u16; 8],      // f16 bits: one a block of 32, or the first alone
+    pub m: [u16; 8],      // the same for the min
+    pub scales: [u8; 16], // integer scales of sub-blocks
+    pub mins: [u8; 16],   // integer mins of sub-blocks
+    pub q: [u8; SUPER],   // weights without their offset removed: all unsigned
+}
+
+impl FileBlock {
+    pub const ZERO: FileBlock =
+        FileBlock { d: [0; 8], m: [0; 8], scales: [0; 16], mins: [0; 16], q: [0; SUPER] };
+
+    /// Reads the superblock that `bytes` holds: whole blocks of a quantized `format`, 256 weights or fewer.
+    pub fn read(&mut self, format: Format, bytes: &[u8]) {
+        match format {
+            Format::F32 | Format::F16 | Format::Bf16 => {}
+            Format::Q2K => self.read_q2k(bytes),
+            Format::Q3K => self.read_q3k(bytes),
+            Format::Q4K | Format::Q5K => self.read_q45k(format, bytes),
+            Format::Q6K => self.read_q6k(bytes),
+            Format::Q8_0 | Format::Q5_0 | Format::Q5_1 | Format::Q4_0 | Format::Q4_1 => {
+                for (i, block) in bytes.chunks_exact(format.block_bytes()).enumerate() {
+                    self.read_block32(format, i, block);
+                }
+            }
+        }
+    }
+
+    /// Whether every f16 of the superblock is a finite number.
+    pub fn is_finite(&self) -> bool {
+        self.d.iter().chain(&self.m).all(|bits| bits & 0x7c00 != 0x7c00)
+    }
+
+    fn read_block32(&mut self, format: Format, i: usize, block: &[u8]) {
+        self.d[i] = read_u16(block, 0);
+        let mut rest = &block[2..];
+        if matches!(format, Format::Q4_1 | Format::Q5_1) {
+            self.m[i] = read_u16(block, 1);
+            rest = &block[4..];
+        }
+        let q = &mut self.q[i * BLOCK..(i + 1) * BLOCK];
+        if format == Format::Q8_0 {
+            // Signed bytes become unsigned ones, 128 larger.
+            q.iter_mut().zip(rest).for_each(|(q, byte)| *q = byte ^ 0x80);
+            return;
+        }
+        let (fifth, nibbles) = match format {
+            Format::Q5_0 | Format::Q5_1 => {
+                (u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]), &rest[4..])
+            }
+            _ => (0, rest),
+        };
+        for (l, byte) in nibbles.iter().enumerate() {
+            q[l] = (byte & 15) | ((fifth >> l) & 1) as u8 * 16;
+            q[l + 16] = (byte >> 4) | ((fifth >> (l + 16)) & 1) as u8 * 16;
+        }
+    }
+
+    fn read_q2k(&mut self, block: &[u8]) {
+        let (scales, rest) = block.split_at(16);
+        let (quants, halves) = rest.split_at(64);
+        for (i, byte) in scales.iter().enumerate() {
+            (self.scales[i], self.mins[i]) = (byte & 15, byte >> 4);
+        }
+        self.read_two_bits(quants);
+        (self.d[0], self.m[0]) = (read_u16(halves, 0), read_u16(halves, 1));
+    }
+
+    fn read_q3k(&mut self, block: &[u8]) {
+        let (mask, rest) = block.split_at(32);
+        let (quants, rest) = rest.split_at(64);
+        let (scales, half) = rest.split_at(12);
+        self.read_two_bits(quants);
+        for (k, q) in self.q.iter_mut().enumerate() {
+            // A set bit means that 4 is not subtracted.
+            *q |= (mask[k % 32] >> (k / 32) & 1) << 2;
+        }
+        for (i, scale) in self.scales.iter_mut().enumerate() {
+            let low = if i < 8 { scales[i] & 15 } else { scales[i - 8] >> 4 };
+            *scale = low | (scales[8 + i % 4] >> (2 * (i / 4)) & 3) << 4;
+        }
+        self.d[0] = read_u16(half, 0);
+    }
+
+    /// Two-bit weights of Q2_K and Q3_K: bits `2 j` of byte `l` of a half belong to weight `32 j + l` of that half.
+    fn read_two_bits(&mut self, quants: &[u8]) {
+        for (k, q) in self.q.iter_mut().enumerate() {
+            *q = quants[k / 128 * 32 + k % 32] >> (k % 128 / 32 * 2) & 3;
+        }
+    }
+
+    fn read_q45k(&mut self, format: Format, block: &[u8]) {
+        (self.d[0], self.m[0]) = (read_u16(block, 0), read_u16(block, 1));
+        let scales = &block[4..16];
+        for i in 0..4 {
+            (self.scales[i], self.mins[i]) = (scales[i] & 63, scales[i + 4] & 63);
+            self.scales[i + 4] = scales[i + 8] & 15 | scales[i] >> 6 << 4;
+            self.mins[i + 4] = scales[i + 8] >> 4 | scales[i + 4] >> 6 << 4;
+        }
+        let (fifth, nibbles) = match format {
+            Format::Q5K => (&block[16..48], &block[48..]),
+            _ => (&[0; 32][..], &block[16..]),
+        };
+        for pair in 0..4 {
+            for l in 0..32 {
+                let byte = nibbles[32 * pair + l];
+                self.q[64 * pair + l] = byte & 15 | (fifth[l] >> (2 * pair) & 1) << 4;
+                self.q[64 * pair + 32 + l] = byte >> 4 | (fifth[l] >> (2 * pair + 1) & 1) << 4;
+            }
+        }
+    }
+
+    fn read_q6k(&mut self, block: &[u8]) {
+        let (low, rest) = block.split_at(128);
+        let (high, rest) = rest.split_at(64);
+        let (scales, half) = rest.split_at(16);
+        for n in 0..2 {
+            let (low, high) = (&low[64 * n..64 * n + 64], &high[32 * n..32 * n + 32]);
+            let q = &mut self.q[128 * n..128 * n + 128];
+            for l in 0..32 {
+                q[l] = low[l] & 15 | (high[l] & 3) << 4;
+                q[l + 32] = low[l + 32] & 15 | (high[l] >> 2 & 3) << 4;
+                q[l + 64] = low[l] >> 4 | (high[l] >> 4 & 3) << 4;
+                q[l + 96] = low[l + 32] >> 4 | high[l] >> 6 << 4;
+            }
+        }
+        self.scales.copy_from_slice(scales);
+        self.d[0] = read_u16(half, 0);
+    }
+}

@@ -1,0 +1,238 @@
+//! Matrix products: cutting jobs into tiles and handing them to the team.
+
+use std::ops::Range;
+
+use roofline_weights::Format;
+
+use crate::activations::Activations;
+use crate::error::KernelError;
+use crate::packed::PackedMatrix;
+use crate::scalar;
+use crate::shared_slice::SharedSlice;
+use crate::table::{Chooser, KernelTable, Operation};
+use crate::team::Team;
+use crate::tile::{Tile, TileKernel};
+
+/// One product `out = x * w^T + bias`, or `out += x * w^T + bias`.
+pub struct MatmulJob<'a> {
+    /// The weights, `(w.rows, w.cols)`.
+    pub w: &'a PackedMatrix,
+    /// Added to each row, `(w.rows)`.
+    pub bias: Option<&'a [f32]>,
+    /// `(rows, w.rows)`.
+    pub out: &'a mut [f32],
+    /// Whether to add to what `out` holds (the residual stream) instead of replacing it.
+    pub add: bool,
+}
+
+/// The kernels of one weight format.
+#[derive(Clone, Copy)]
+pub(crate) struct MatmulKernels {
+    pub gemv: TileKernel, // few activation rows: bound by memory
+    pub gemm: TileKernel, // many: bound by arithmetic
+}
+
+/// From this many activation rows on, unpacking weights once for all of them pays.
+const MANY_ROWS: usize = 4;
+/// Weight bytes of a decode tile: 2 to 3 µs of memory time, long against the 0.1 µs that fetching a tile costs and
+/// short against a token.
+const TILE_BYTES: usize = 64 << 10;
+/// Groups of a prefill tile.
+const TILE_GROUPS: usize = 4;
+/// Activation rows of a prefill tile, at most: the sums of one pair of groups then stay in the first-level cache.
+pub(crate) const TILE_ROWS: usize = 96;
+
+/// Chooses the kernels of every format.
+pub(crate) fn choose(chooser: &mut Chooser) -> [MatmulKernels; Format::ALL.len()] {
+    Format::ALL.map(|format| {
+        let scalar = if format.is_quantized() { scalar::quantized_tile } else { scalar::float_tile };
+        MatmulKernels {
+            gemv: chooser.pick(Operation::Gemv, format.name(), scalar as TileKernel, &[]),
+            gemm: chooser.pick(Operation::Gemm, format.name(), scalar as TileKernel, &[]),
+        }
+    })
+}
+
+/// Multiplies the rows of `x` by every job's weights, in one region for all of them.
+///
+/// The result of a row is the same, bit for bit, whatever rows are beside it and however many threads there are.
+/// Allocates nothing.
+///
+/// # Errors
+/// [`Shape`](KernelError::Shape) when a job does not fit the activations, [`NotPrepared`](KernelError::NotPrepared)
+/// when these lack the form that a job's format needs. Nothing is written then.
+pub fn matmul(
+    table: &KernelTable,
+    team: &Team,
+    x: &Activations,
+    jobs: &mut [MatmulJob<'_>],
+) -> Result<(), KernelError> {
+    for job in jobs.iter() {
+        check(x, job.w, x.rows(), job.out.len())?;
+        if let Some(bias) = job.bias.filter(|bias| bias.len() != job.w.rows()) {
+            return Err(KernelError::Shape {
+                what: "elements of a bias",
+                got: bias.len(),
+                want: job.w.rows(),
+            });
+        }
+    }
+    // At most a handful of jobs share an input (q, k, v); more run a few at a time.
+    for jobs in jobs.chunks_mut(MAX_JOBS) {
+        let mut parts = [const { None::<Part<'_>> }; MAX_JOBS];
+        for (part, job) in parts.iter_mut().zip(jobs) {
+            let out = SharedSlice::new(job.out);
+            *part = Some(Part::new(job.w, 0..x.rows(), out, job.bias, job.add, team.threads()));
+        }
+        run(table, team, x, || parts.iter().flatten());
+    }
+    Ok(())
+}
+
+/// Jobs of one region.
+const MAX_JOBS: usize = 8;
+
+/// Multiplies each expert's weights by its own rows of `x`: rows `groups[e]` by `experts[e]`, into the same rows of
+/// `out`. Groups follow one another, may be empty, and cover the rows of `x`. All in one region.
+///
+/// # Errors
+/// As for [`matmul`]; also [`Shape`](KernelError::Shape) when experts differ in shape or groups do not line up.
+pub fn matmul_experts(
+    table: &KernelTable,
+    team: &Team,
+    x: &Activations,
+    experts: &[PackedMatrix],
+    groups: &[Range<usize>],
+    out: &mut [f32], // (rows, w.rows)
+) -> Result<(), KernelError> {
+    let shape = |what, got, want| Err(KernelError::Shape { what, got, want });
+    if groups.len() != experts.len() {
+        return shape("row groups of experts", groups.len(), experts.len());
+    }
+    let mut next = 0;
+    for group in groups {
+        if group.start != next || group.end < group.start {
+            return shape("first row of an expert's group", group.start, next);
+        }
+        next = group.end;
+    }
+    if next != x.rows() {
+        return shape("rows in all experts' groups", next, x.rows());
+    }
+    let rows = experts.first().map_or(0, PackedMatrix::rows);
+    for w in experts {
+        check(x, w, x.rows(), out.len())?;
+        if w.rows() != rows {
+            return shape("rows of an expert", w.rows(), rows);
+        }
+    }
+    let out = SharedSlice::new(out);
+    let threads = team.threads();
+    run(table, team, x, || {
+        let busy = experts.iter().zip(groups).filter(|(_, group)| !group.is_empty());
+        busy.map(|(w, group)| Part::new(w, group.clone(), out, None, false, threads))
+    });
+    Ok(())
+}
+
+fn check(x: &Activations, w: &PackedMatrix, rows: usize, out: usize) -> Result<(), KernelError> {
+    if w.cols() != x.cols() {
+        return Err(KernelError::Shape { what: "columns of activations", got: x.cols(), want: w.cols() });
+    }
+    if !x.is_prepared_for(w.format()) {
+        return Err(KernelError::NotPrepared { format: w.format() });
+    }
+    let want = rows * w.rows();
+    if out != want {
+        return Err(KernelError::Shape { what: "elements of a product", got: out, want });
+    }
+    Ok(())
+}
+
+/// A product and how it is cut into tiles.
+#[derive(Clone)]
+struct Part<'a> {
+    w: &'a PackedMatrix,
+    rows: Range<usize>,
+    out: SharedSlice<'a, f32>,
+    bias: Option<&'a [f32]>,
+    add: bool,
+    tile_groups: usize,
+    tile_rows: usize,
+}
+
+impl<'a> Part<'a> {
+    fn new(
+        w: &'a PackedMatrix,
+        rows: Range<usize>,
+        out: SharedSlice<'a, f32>,
+        bias: Option<&'a [f32]>,
+        add: bool,
+        threads: usize,
+    ) -> Part<'a> {
+        let (tile_groups, tile_rows) = match rows.len() {
+            0..MANY_ROWS => {
+                let by_bytes = TILE_BYTES / w.group_bytes().max(1);
+                // Not fewer than four tiles a thread, lest one be left over; kernels take groups in fours.
+                let by_threads = w.groups() / (4 * threads);
+                (by_bytes.min(by_threads).next_multiple_of(4).max(4), rows.len())
+            }
+            many => (TILE_GROUPS, many.div_ceil(many.div_ceil(TILE_ROWS))),
+        };
+        Part { w, rows, out, bias, add, tile_groups, tile_rows }
+    }
+
+    fn row_tiles(&self) -> usize {
+        self.rows.len().div_ceil(self.tile_rows.max(1))
+    }
+
+    fn tiles(&self) -> usize {
+        self.w.groups().div_ceil(self.tile_groups) * self.row_tiles()
+    }
+
+    /// Tile `i`: row tiles of the same groups follow one another, so that their weights are still near.
+    fn tile<'t>(&'t self, i: usize, x: &'t Activations) -> Tile<'t> {
+        let first_group = i / self.row_tiles() * self.tile_groups;
+        let first_row = self.rows.start + i % self.row_tiles() * self.tile_rows;
+        Tile {
+            w: self.w,
+            first_group,
+            groups: self.tile_groups.min(self.w.groups() - first_group),
+            x,
+            first_row,
+            rows: self.tile_rows.min(self.rows.end - first_row),
+            out: &self.out,
+            bias: self.bias,
+            add: self.add,
+        }
+    }
+
+    fn run_tile(&self, table: &KernelTable, i: usize, x: &Activations) {
+        let kernels = &table.matmul[self.w.format() as usize];
+        let kernel = if self.rows.len() < MANY_ROWS { kernels.gemv } else { kernels.gemm };
+        // SAFETY: the table holds only functions that this machine runs; shapes and preparation were checked before
+        // the region opened; tiles of one part, and the outputs of different parts, are disjoint.
+        unsafe { kernel(&self.tile(i, x)) };
+    }
+}
+
+/// Runs all tiles of the parts that `parts()` yields, the same each time.
+fn run<'a, P, I>(table: &KernelTable, team: &Team, x: &Activations, parts: P)
+where
+    P: Fn() -> I + Sync,
+    I: Iterator,
+    I::Item: std::borrow::Borrow<Part<'a>>,
+{
+    use std::borrow::Borrow;
+    let tiles = parts().map(|part| part.borrow().tiles()).sum();
+    team.run(tiles, &|i, _| {
+        let mut i = i;
+        for part in parts() {
+            let part = part.borrow();
+            if i < part.tiles() {
+                return part.run_tile(table, i, x);
+            }
+            i -= part.tiles();
+        }
+    });
+}

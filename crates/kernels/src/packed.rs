@@ -1,0 +1,315 @@
+//! Weight matrices in the layout of the kernels.
+
+use std::sync::{Mutex, PoisonError};
+
+use roofline_weights::Format;
+
+use crate::aligned::AlignedBytes;
+use crate::error::KernelError;
+use crate::file_block::FileBlock;
+use crate::layout::{
+    BLOCK, GROUP, Layout, SUPER, Scales, field_at, group_bytes, read_f16, read_u16, read_u32, six_bit,
+    six_bit_words,
+};
+use crate::shared_slice::SharedSlice;
+use crate::team::Team;
+
+/// One weight matrix, `rows` outputs by `cols` inputs, in groups of 16 interleaved rows at the density of its file
+/// (see `docs/kernels.md`). Rows that fill up the last group are zero and never reach an output.
+pub struct PackedMatrix {
+    format: Format,
+    rows: usize,
+    cols: usize,
+    group_bytes: usize,
+    bytes: AlignedBytes, // (groups, group_bytes)
+}
+
+impl PackedMatrix {
+    /// Packs a matrix whose row `r` is `row_bytes(r)`, as the file stores it. Groups are packed in parallel.
+    ///
+    /// # Errors
+    /// [`PartialBlock`](KernelError::PartialBlock), [`RowBytes`](KernelError::RowBytes),
+    /// [`TooLarge`](KernelError::TooLarge), or [`NotFinite`](KernelError::NotFinite) for a float weight or an f16
+    /// scale that is NaN or infinite (the first row that has one is named).
+    pub fn pack<'a>(
+        format: Format,
+        rows: usize,
+        cols: usize,
+        row_bytes: &(dyn Fn(usize) -> &'a [u8] + Sync),
+        team: &Team,
+    ) -> Result<PackedMatrix, KernelError> {
+        let too_large = KernelError::TooLarge { format, rows, cols };
+        let Some(file_bytes) = format.bytes_of(cols) else {
+            return Err(KernelError::PartialBlock { format, cols });
+        };
+        let groups = rows.div_ceil(GROUP);
+        let sizes = group_bytes(format, cols).and_then(|group| Some((group, group.checked_mul(groups)?)));
+        let Some((group_bytes, total)) = sizes else { return Err(too_large) };
+        let mut bytes = AlignedBytes::zeroed(total).ok_or(too_large)?;
+
+        let first_error = Mutex::new(None::<(usize, KernelError)>);
+        let report = |row: usize, error: KernelError| {
+            let mut first = first_error.lock().unwrap_or_else(PoisonError::into_inner);
+            if first.as_ref().is_none_or(|(earlier, _)| row < *earlier) {
+                *first = Some((row, error));
+            }
+        };
+        let shared = SharedSlice::new(bytes.as_mut_slice());
+        team.run(groups, &|group, _| {
+            // SAFETY: each group is one tile.
+            let out = unsafe { shared.part(group * group_bytes, group_bytes) };
+            for lane in 0..GROUP.min(rows - group * GROUP) {
+                let row = group * GROUP + lane;
+                let file = row_bytes(row);
+                if file.len() != file_bytes {
+                    let error = KernelError::RowBytes { format, row, got: file.len(), want: file_bytes };
+                    return report(row, error);
+                }
+                if let Err(col) = pack_row(format, cols, file, lane, out) {
+                    return report(row, KernelError::NotFinite { row, col });
+                }
+            }
+        });
+        match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some((_, error)) => Err(error),
+            None => Ok(PackedMatrix { format, rows, cols, group_bytes, bytes }),
+        }
+    }
+
+    /// Output rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Input columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Number format of the weights.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Bytes of the weights and their scales: what the file holds, and what one product reads.
+    pub fn stored_bytes(&self) -> usize {
+        self.rows * self.format.bytes_of(self.cols).unwrap_or(0)
+    }
+
+    /// Bytes of memory held: [`stored_bytes`](Self::stored_bytes) and the rows that fill up the last group.
+    pub fn allocated_bytes(&self) -> usize {
+        self.bytes.as_slice().len()
+    }
+
+    /// Writes row `row` as f32, exactly as the format defines it (an embedding is looked up this way).
+    ///
+    /// # Errors
+    /// [`Shape`](KernelError::Shape) when there is no such row, or `out` does not have `cols` elements.
+    pub fn decode_row(&self, row: usize, out: &mut [f32]) -> Result<(), KernelError> {
+        if row >= self.rows {
+            return Err(KernelError::Shape { what: "row of a matrix to decode", got: row, want: self.rows });
+        }
+        if out.len() != self.cols {
+            let (got, want) = (out.len(), self.cols);
+            return Err(KernelError::Shape { what: "elements of a decoded row", got, want });
+        }
+        let (group, lane) = (self.group(row / GROUP), row % GROUP);
+        match Layout::of(self.format) {
+            Some(layout) => decode_quantized(&layout, group, lane, out),
+            None => out.iter_mut().enumerate().for_each(|(k, x)| *x = float(self.format, group, k, lane)),
+        }
+        Ok(())
+    }
+
+    /// Groups of 16 rows.
+    pub(crate) fn groups(&self) -> usize {
+        self.rows.div_ceil(GROUP)
+    }
+
+    /// Bytes of one group.
+    pub(crate) fn group_bytes(&self) -> usize {
+        self.group_bytes
+    }
+
+    /// The bytes of group `group`.
+    pub(crate) fn group(&self, group: usize) -> &[u8] {
+        &self.bytes.as_slice()[group * self.group_bytes..(group + 1) * self.group_bytes]
+    }
+}
+
+impl std::fmt::Debug for PackedMatrix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PackedMatrix({} x {} {})", self.rows, self.cols, self.format)
+    }
+}
+
+/// Packs one row as lane `lane` of its group, all zero before. The error is the column of what is not finite.
+fn pack_row(format: Format, cols: usize, file: &[u8], lane: usize, out: &mut [u8]) -> Result<(), usize> {
+    match (format, Layout::of(format)) {
+        (_, Some(layout)) => pack_quantized(format, &layout, cols, file, lane, out),
+        (Format::F32, _) => {
+            for (k, weight) in file.chunks_exact(4).enumerate() {
+                if read_u32(weight, 0) & 0x7f80_0000 == 0x7f80_0000 {
+                    return Err(k);
+                }
+                let at = 4 * (GROUP * k + lane);
+                out[at..at + 4].copy_from_slice(weight);
+            }
+            Ok(())
+        }
+        (_, None) => {
+            let exponent = if format == Format::F16 { 0x7c00 } else { 0x7f80 };
+            for (k, weight) in file.chunks_exact(2).enumerate() {
+                if read_u16(weight, 0) & exponent == exponent {
+                    return Err(k);
+                }
+                let at = half_at(format, k, lane);
+                out[at..at + 2].copy_from_slice(weight);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Byte where weight `k` of a lane lies in a group of 16-bit floats.
+fn half_at(format: Format, k: usize, lane: usize) -> usize {
+    match format {
+        Format::Bf16 => 2 * (k / 2 * 2 * GROUP + 2 * lane + k % 2),
+        _ => 2 * (GROUP * k + lane),
+    }
+}
+
+/// Weight `k` of a lane in a group of floats.
+fn float(format: Format, group: &[u8], k: usize, lane: usize) -> f32 {
+    match format {
+        Format::F16 => read_f16(group, half_at(format, k, lane) / 2),
+        Format::Bf16 => f32::from_bits(u32::from(read_u16(group, half_at(format, k, lane) / 2)) << 16),
+        _ => f32::from_bits(read_u32(group, GROUP * k + lane)),
+    }
+}
+
+fn pack_quantized(
+    format: Format,
+    layout: &Layout,
+    cols: usize,
+    file: &[u8],
+    lane: usize,
+    out: &mut [u8],
+) -> Result<(), usize> {
+    let mut block = FileBlock::ZERO;
+    let (mut file_at, mut out_at) = (0, 0);
+    for first in (0..cols).step_by(SUPER) {
+        let len = SUPER.min(cols - first);
+        let (file_len, out_len) =
+            (len / format.block_len() * format.block_bytes(), layout.super_bytes(len / BLOCK));
+        block.read(format, &file[file_at..file_at + file_len]);
+        if !block.is_finite() {
+            return Err(first);
+        }
+        pack_superblock(layout, &block, len, lane, &mut out[out_at..out_at + out_len]);
+        file_at += file_len;
+        out_at += out_len;
+    }
+    Ok(())
+}
+
+/// Writes a superblock of `len` weights of one row as lane `lane` of a packed superblock, all zero before.
+fn pack_superblock(layout: &Layout, block: &FileBlock, len: usize, lane: usize, out: &mut [u8]) {
+    let blocks = len / BLOCK;
+    let (scales, planes) = out.split_at_mut(layout.scale_bytes(blocks));
+    let (high, low) = planes.split_at_mut(layout.high_bytes(blocks));
+    pack_scales(layout.scales, block, blocks, lane, scales);
+    pack_plane(layout.low_bits, &block.q[..len], 0, lane, low);
+    if layout.high_bits > 0 {
+        pack_plane(layout.high_bits, &block.q[..len], layout.low_bits, lane, high);
+    }
+}
+
+/// Writes `bits` bits from bit `from` up of each weight.
+fn pack_plane(bits: usize, q: &[u8], from: usize, lane: usize, plane: &mut [u8]) {
+    let mask = ((1u16 << bits) - 1) as u8;
+    for (quad, weights) in q.chunks_exact(4).enumerate() {
+        let (byte, shift) = field_at(bits, 4 * quad, lane);
+        for (out, weight) in plane[byte..byte + 4].iter_mut().zip(weights) {
+            *out |= (weight >> from & mask) << shift;
+        }
+    }
+}
+
+fn pack_scales(kind: Scales, block: &FileBlock, blocks: usize, lane: usize, out: &mut [u8]) {
+    let put_u16 = |out: &mut [u8], at: usize, bits: u16| {
+        out[2 * at..2 * at + 2].copy_from_slice(&bits.to_le_bytes());
+    };
+    match kind {
+        Scales::Half => (0..blocks).for_each(|b| put_u16(out, GROUP * b + lane, block.d[b])),
+        Scales::HalfMin => {
+            for b in 0..blocks {
+                put_u16(out, GROUP * 2 * b + lane, block.d[b]);
+                put_u16(out, GROUP * (2 * b + 1) + lane, block.m[b]);
+            }
+        }
+        Scales::SixBitMin | Scales::SixBit => {
+            put_u16(out, lane, block.d[0]);
+            let mut fields = block.scales;
+            let mut at = 2 * GROUP;
+            if kind == Scales::SixBitMin {
+                put_u16(out, GROUP + lane, block.m[0]);
+                fields[8..].copy_from_slice(&block.mins[..8]);
+                at = 4 * GROUP;
+            }
+            for (w, word) in six_bit_words(&fields).into_iter().enumerate() {
+                let at = at + 4 * (GROUP * w + lane);
+                out[at..at + 4].copy_from_slice(&word.to_le_bytes());
+            }
+        }
+        Scales::Byte => {
+            put_u16(out, lane, block.d[0]);
+            (0..16).for_each(|i| out[2 * GROUP + GROUP * i + lane] = block.scales[i]);
+        }
+        Scales::NibbleMin => {
+            put_u16(out, lane, block.d[0]);
+            put_u16(out, GROUP + lane, block.m[0]);
+            (0..16).for_each(|i| out[4 * GROUP + GROUP * i + lane] = block.scales[i] | block.mins[i] << 4);
+        }
+    }
+}
+
+/// Scale and min of sub-block `sub` of a row: the weight is `scale * (stored - offset) - min`.
+pub(crate) fn scale_and_min(kind: Scales, scales: &[u8], sub: usize, lane: usize) -> (f32, f32) {
+    let half = |i: usize| read_f16(scales, GROUP * i + lane);
+    match kind {
+        Scales::Half => (half(sub), 0.0),
+        Scales::HalfMin => (half(2 * sub), -half(2 * sub + 1)),
+        Scales::SixBitMin => {
+            let fields = &scales[4 * GROUP..];
+            let (scale, min) = (six_bit(fields, sub, lane), six_bit(fields, sub + 8, lane));
+            (half(0) * f32::from(scale), half(1) * f32::from(min))
+        }
+        Scales::SixBit => {
+            let scale = six_bit(&scales[2 * GROUP..], sub, lane);
+            (half(0) * (f32::from(scale) - 32.0), 0.0)
+        }
+        Scales::Byte => (half(0) * f32::from(scales[2 * GROUP + GROUP * sub + lane] as i8), 0.0),
+        Scales::NibbleMin => {
+            let byte = scales[4 * GROUP + GROUP * sub + lane];
+            (half(0) * f32::from(byte & 15), half(1) * f32::from(byte >> 4))
+        }
+    }
+}
+
+fn decode_quantized(layout: &Layout, group: &[u8], lane: usize, out: &mut [f32]) {
+    let mut rest = group;
+    for out in out.chunks_mut(SUPER) {
+        let blocks = out.len() / BLOCK;
+        let (bytes, after) = rest.split_at(layout.super_bytes(blocks));
+        let (scales, high, low) = layout.split(bytes, blocks);
+        for (sub, out) in out.chunks_mut(layout.sub).enumerate() {
+            let (scale, min) = scale_and_min(layout.scales, scales, sub, lane);
+            for (i, x) in out.iter_mut().enumerate() {
+                let stored = layout.stored(high, low, sub * layout.sub + i, lane);
+                *x = scale * (i32::from(stored) - layout.offset) as f32 - min;
+            }
+        }
+        rest = after;
+    }
+}

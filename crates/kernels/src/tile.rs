@@ -1,0 +1,49 @@
+//! What a matrix kernel is handed: some groups of one matrix, some activation rows, and where the outputs go.
+
+use crate::activations::Activations;
+use crate::layout::GROUP;
+use crate::packed::PackedMatrix;
+use crate::shared_slice::SharedSlice;
+
+/// One tile of a matrix product.
+pub(crate) struct Tile<'a> {
+    pub w: &'a PackedMatrix,
+    pub first_group: usize,
+    pub groups: usize,
+    pub x: &'a Activations,
+    pub first_row: usize,
+    pub rows: usize,
+    pub out: &'a SharedSlice<'a, f32>, // (activation rows, w.rows); nobody else writes this tile's part
+    pub bias: Option<&'a [f32]>,       // (w.rows)
+    pub add: bool,
+}
+
+/// Computes a tile.
+///
+/// # Safety
+/// The machine has the instructions that the function was compiled for; the tile lies inside its matrix and its
+/// activations, which are prepared for the matrix's format and have its columns; and no other thread touches the
+/// outputs of the tile.
+pub(crate) type TileKernel = unsafe fn(&Tile<'_>);
+
+impl Tile<'_> {
+    /// Stores the 16 sums of one group and one activation row, bias and residual added.
+    ///
+    /// # Safety
+    /// No other thread touches these outputs.
+    #[inline(always)]
+    pub unsafe fn store(&self, group: usize, row: usize, sums: &[f32; GROUP]) {
+        let first = group * GROUP;
+        let len = GROUP.min(self.w.rows() - first);
+        // SAFETY: by the contract.
+        let out = unsafe { self.out.part(row * self.w.rows() + first, len) };
+        let mut sums = *sums;
+        if let Some(bias) = self.bias {
+            sums.iter_mut().zip(&bias[first..first + len]).for_each(|(sum, bias)| *sum += bias);
+        }
+        if self.add {
+            sums.iter_mut().zip(out.iter()).for_each(|(sum, old)| *sum += old);
+        }
+        out.copy_from_slice(&sums[..len]);
+    }
+}
