@@ -8,14 +8,18 @@
 pub mod accounting;
 mod dims;
 pub mod error;
+pub mod explain;
 mod forecast;
 pub mod hardware;
 pub mod kv_format;
 pub mod mix;
 pub mod nearest;
 pub mod paper;
+pub mod policies;
 pub mod precision;
 pub mod report;
+pub mod serving;
+pub mod speculative;
 pub mod switches;
 
 pub use accounting::{Accounting, AttentionWork, Segment, Step, StepCost, step_cost};
