@@ -3,6 +3,7 @@
 //! Nothing here touches the bytes of a weight or knows what machine it runs on.
 #![forbid(unsafe_code)]
 
+pub mod chat_template;
 pub mod config;
 pub mod config_json;
 pub mod error;
@@ -16,6 +17,7 @@ pub mod tensor_plan;
 pub mod tokenizer;
 mod validate;
 
+pub use chat_template::ChatTemplate;
 pub use config::ModelConfig;
 pub use error::ModelError;
 pub use generation_config::GenerationConfig;
