@@ -53,3 +53,26 @@ fn encode_without_importance_gives_the_bytes_of_ggml() {
         assert_eq!(out.len(), golden.blocks.len());
     }
 }
+
+/// The golden blocks hold infinite and NaN scales; the finite test must agree with what decoding says of each block.
+#[test]
+fn first_not_finite_agrees_with_decoding() {
+    for format in Format::ALL.into_iter().filter(|&format| format != Format::F32) {
+        let golden = read(format, "decode");
+        let mut bad_blocks = 0;
+        for (bytes, values) in
+            golden.blocks.chunks(format.block_bytes()).zip(golden.values.chunks(format.block_len()))
+        {
+            let expected = values.iter().position(|value| !value.is_finite());
+            assert_eq!(blocks::first_not_finite(format, bytes), expected, "{format} {bytes:?}");
+            bad_blocks += usize::from(expected.is_some());
+        }
+        assert!(bad_blocks > 0, "{format}: no block of the file is bad");
+        let first = golden.values.iter().position(|value| !value.is_finite());
+        assert_eq!(blocks::first_not_finite(format, &golden.blocks), first, "{format}");
+    }
+    let floats: Vec<u8> =
+        [1.0, -0.0, f32::NEG_INFINITY, f32::NAN].iter().flat_map(|v: &f32| v.to_le_bytes()).collect();
+    assert_eq!(blocks::first_not_finite(Format::F32, &floats), Some(2));
+    assert_eq!(blocks::first_not_finite(Format::F32, &floats[..8]), None);
+}

@@ -5,6 +5,7 @@
 //! Encoding minimises the squared error of each block (see [`encode`]).
 
 mod affine;
+mod finite;
 mod float;
 mod q2_k;
 mod q3_k;
@@ -16,6 +17,7 @@ mod search;
 mod small;
 mod symmetric;
 
+pub use finite::first_not_finite;
 use half::f16;
 
 use crate::{Format, WeightsError};
