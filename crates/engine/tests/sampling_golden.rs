@@ -28,7 +28,8 @@ fn every_stage_and_chain_gives_transformers_distribution() {
         let kept = numbers(&case["kept"], |x| x.as_u64().map(|x| x as u32));
         let ids: Vec<u32> = found.iter().map(|(id, _)| *id).collect();
         assert_eq!(ids, kept, "{options} on logits {} of sequence {}", case["logits"], case["sequence"]);
-        for ((id, probability), expected) in found.iter().zip(numbers(&case["probabilities"], Value::as_f64)) {
+        for ((id, probability), expected) in found.iter().zip(numbers(&case["probabilities"], Value::as_f64))
+        {
             let error = (probability - expected).abs();
             assert!(error <= 2e-6, "{options}: token {id} has {probability}, transformers {expected}");
         }

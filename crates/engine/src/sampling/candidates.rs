@@ -31,11 +31,12 @@ pub(super) struct Pick {
 
 #[derive(Debug)]
 pub(super) struct Candidates {
-    logits: Vec<f32>,     // (vocab_size), while `cut` is false
-    list: Vec<Candidate>, // (≤ vocab_size), once `cut` is true
-    ranked: Vec<Ranked>,  // (≤ vocab_size), scratch of the selections
-    weights: Vec<f32>,    // (≤ vocab_size), e^(logit − max) in the order of `logits` or `list`
-    chunk_sums: Vec<f64>, // partial sums of `weights`
+    logits: Vec<f32>,       // (vocab_size), while `cut` is false
+    list: Vec<Candidate>,   // (≤ vocab_size), once `cut` is true
+    ranked: Vec<Ranked>,    // (≤ vocab_size), scratch of the selections
+    weights: Vec<f32>,      // (≤ vocab_size), e^(logit − max) in the order of `logits` or `list`
+    chunk_sums: Vec<f64>,   // partial sums of `weights`
+    buckets: Vec<[f64; 4]>, // (BUCKETS), weight per range of keys
     cut: bool,
     left: usize, // logits above -inf
 }
@@ -49,6 +50,7 @@ impl Candidates {
             ranked: Vec::with_capacity(vocab_size),
             weights: Vec::with_capacity(vocab_size),
             chunk_sums: Vec::with_capacity(softmax::chunk_count(vocab_size)),
+            buckets: vec![[0.0; 4]; BUCKETS],
             cut: false,
             left: 0,
         }
@@ -125,18 +127,19 @@ impl Candidates {
             return;
         }
         let max = self.max();
-        let total = if self.cut { self.list_weights(max) } else { softmax::sum_exp(&self.logits, max) };
+        let total = self.all_weights(max);
         // Tokens lighter than this cannot reach 1 − p all together, so none of them is kept.
         let lightest = (1.0 - f64::from(p)) * total / self.left as f64;
-        self.keep_from(max + lightest.ln() as f32 - SLACK);
-        self.keep_mass(f64::from(p) * total, max, |logit| -logit);
+        let mass =
+            Mass { target: f64::from(p) * total, nearest: -max, farthest: -(max + lightest.ln() as f32) };
+        self.keep_mass(mass, max, |logit| -logit);
     }
 
     /// Keeps those at least p times as probable as the most probable.
     pub fn min_p(&mut self, p: f32) {
         if p > 0.0 {
-            let max = self.max();
-            self.keep_from((f64::from(max) + f64::from(p).ln()) as f32);
+            let least = (f64::from(self.max()) + f64::from(p).ln()) as f32;
+            self.keep_where(|logit| logit >= least);
         }
     }
 
@@ -147,14 +150,13 @@ impl Candidates {
         }
         let max = self.max();
         let (total, log_sum) = self.moments(max);
-        let log_total = total.ln();
-        let entropy = log_total - log_sum / total;
+        let entropy = total.ln() - log_sum / total;
+        let centre = (total.ln() - entropy) as f32;
         // Beyond twice the entropy a token's distance exceeds that of any likelier one, so the ranking there is by
         // probability, and tokens too light to reach 1 − p all together are at its end.
-        let lightest = (self.left as f64 / (1.0 - f64::from(p))).ln().max(2.0 * entropy);
-        self.keep_from(max + (log_total - lightest) as f32 - SLACK);
-        let centre = (log_total - entropy) as f32;
-        self.keep_mass(f64::from(p) * total, max, |logit| ((max - logit) + centre).abs());
+        let surprise = (self.left as f64 / (1.0 - f64::from(p))).ln().max(2.0 * entropy);
+        let mass = Mass { target: f64::from(p) * total, nearest: 0.0, farthest: (surprise - entropy) as f32 };
+        self.keep_mass(mass, max, |logit| ((max - logit) + centre).abs());
     }
 
     /// The largest logit's token, of equal ones the lowest id.
@@ -193,7 +195,7 @@ impl Candidates {
         if self.cut {
             self.list.iter().filter(|c| in_draw(c.logit)).for_each(|c| take(c.id, c.logit));
         } else {
-            for_each_where(&self.logits, in_draw, take);
+            (0..).zip(&self.logits).filter(|(_, x)| in_draw(**x)).for_each(|(id, x)| take(id, *x));
         }
     }
 
@@ -230,39 +232,90 @@ impl Candidates {
         (total, log_sum)
     }
 
-    /// Keeps logits of at least `least`.
-    fn keep_from(&mut self, least: f32) {
+    /// Keeps the tokens whose logit satisfies `keep`.
+    fn keep_where(&mut self, keep: impl Fn(f32) -> bool) {
+        let keep = |logit: f32| (logit > f32::NEG_INFINITY) & keep(logit);
         if self.cut {
-            self.list.retain(|candidate| candidate.logit >= least && candidate.logit > f32::NEG_INFINITY);
+            self.list.retain(|candidate| keep(candidate.logit));
         } else {
-            let list = &mut self.list;
-            list.clear();
-            let keep = |logit: f32| logit >= least && logit > f32::NEG_INFINITY;
-            for_each_where(&self.logits, keep, |id, logit| list.push(Candidate { id, logit }));
+            gather(&self.logits, keep, &mut self.list);
             self.cut = true;
         }
         self.left = self.list.len();
     }
 
-    /// Keeps the fewest of the list, by ascending key and then id, whose weights reach `target`.
-    fn keep_mass(&mut self, target: f64, max: f32, key: impl Fn(f32) -> f32) {
+    /// Keeps the fewest, by ascending key and then id, whose weights reach a target. `weights` must be filled.
+    ///
+    /// A histogram over keys finds the bucket in which the target is reached, so that only its tokens are ranked. Top-p
+    /// over 152 000 tokens: 1.2 ms where nearly all stay and 0.8 ms where 7 % do; a selection among all took 4.6 and 2.0.
+    fn keep_mass(&mut self, mass: Mass, max: f32, key: impl Fn(f32) -> f32) {
+        let last = (BUCKETS - 1) as f32;
+        let scale = last / (mass.farthest - mass.nearest).max(f32::MIN_POSITIVE);
+        // The bucket's number stands in the low bits of the float; whatever lies farther is in the last bucket.
+        let place = |logit: f32| {
+            let x = (key(logit) - mass.nearest) * scale;
+            (if x < last { x } else { last }) + TO_INTEGER
+        };
+        let bucket = |logit: f32| place(logit).to_bits() as usize % BUCKETS;
+        self.buckets.fill([0.0; 4]);
+        if self.cut {
+            let logits = self.list.iter().map(|candidate| candidate.logit);
+            weigh(&mut self.buckets, logits.map(bucket), &self.weights);
+        } else {
+            weigh(&mut self.buckets, self.logits.iter().map(|&logit| bucket(logit)), &self.weights);
+        }
+        let (border_bucket, before) = reach(&self.buckets, mass.target);
+        let border_place = border_bucket as f32 + TO_INTEGER;
+        self.keep_where(|logit| place(logit) <= border_place);
+
+        let ranked =
+            |c: &Candidate| Ranked { key: key(c.logit), id: c.id, weight: softmax::weight(c.logit, max) };
         self.ranked.clear();
-        self.ranked.extend(self.list.iter().map(|c| Ranked {
-            key: key(c.logit),
-            id: c.id,
-            weight: softmax::weight(c.logit, max),
-        }));
-        let Some(border) = border_of_mass(&mut self.ranked, target) else { return };
-        self.list.retain(|c| {
-            let entry = Ranked { key: key(c.logit), id: c.id, weight: 0.0 };
-            order(&entry, &border) != Ordering::Greater
-        });
+        self.ranked.extend(self.list.iter().filter(|c| place(c.logit) == border_place).map(ranked));
+        let Some(border) = border_of_mass(&mut self.ranked, mass.target - before) else { return };
+        self.list
+            .retain(|c| place(c.logit) < border_place || order(&ranked(c), &border) != Ordering::Greater);
         self.left = self.list.len();
     }
 }
 
-/// Added to a threshold that only spares work, so that its rounding cannot decide.
-const SLACK: f32 = 1e-3;
+/// How much weight to keep, and between which keys it is looked for: none is smaller than `nearest`, and nothing beyond
+/// `farthest` is needed.
+struct Mass {
+    target: f64,
+    nearest: f32,
+    farthest: f32,
+}
+
+/// Buckets of the histogram over keys.
+const BUCKETS: usize = 512;
+
+/// 2^23: added to a float from 0 to 2^22, it leaves the nearest integer in the low bits of the sum. A cast would check
+/// its range once per element and keep the loop from being SIMD.
+const TO_INTEGER: f32 = 8_388_608.0;
+
+/// Adds every weight to its bucket. Neighbours go to different lanes of a bucket: additions to one number wait for each
+/// other.
+fn weigh(buckets: &mut [[f64; 4]], of: impl Iterator<Item = usize>, weights: &[f32]) {
+    for (i, (bucket, &weight)) in of.zip(weights).enumerate() {
+        buckets[bucket][i % 4] += f64::from(weight);
+    }
+}
+
+/// The first bucket at which the running sum reaches `target`, and the sum before it. The last one with any weight,
+/// where rounding lets none reach it.
+fn reach(buckets: &[[f64; 4]], target: f64) -> (u32, f64) {
+    let sums = (0..).zip(buckets.iter().map(|lanes| lanes.iter().sum::<f64>()));
+    let (mut border, mut before, mut running) = (0, 0.0, 0.0);
+    for (i, weight) in sums.filter(|(_, weight)| *weight > 0.0) {
+        (border, before) = (i, running);
+        running += weight;
+        if running >= target {
+            break;
+        }
+    }
+    (border, before)
+}
 
 /// Ranges of a selection that are sorted and no longer halved.
 const SORTED: usize = 32;
@@ -322,15 +375,19 @@ fn collect_top_k(logits: &[f32], k: usize, best: &mut Vec<Ranked>) {
     }
 }
 
-/// Calls `take` for the logits that satisfy `keep`, in order, testing sixteen at a time.
-fn for_each_where(logits: &[f32], keep: impl Fn(f32) -> bool, mut take: impl FnMut(u32, f32)) {
+/// Collects the logits that satisfy `keep`. Free of branches within sixteen, since which are kept is unpredictable.
+fn gather(logits: &[f32], keep: impl Fn(f32) -> bool, list: &mut Vec<Candidate>) {
+    list.clear();
+    let mut kept = [Candidate { id: 0, logit: 0.0 }; 16];
     for (group_start, group) in logits.chunks(16).enumerate() {
-        if group.iter().fold(false, |any, &logit| any | keep(logit)) {
-            for (i, &logit) in group.iter().enumerate() {
-                if keep(logit) {
-                    take((group_start * 16 + i) as u32, logit);
-                }
-            }
+        if !group.iter().fold(false, |any, &logit| any | keep(logit)) {
+            continue;
         }
+        let mut n = 0;
+        for (i, &logit) in group.iter().enumerate() {
+            kept[n] = Candidate { id: (group_start * 16 + i) as u32, logit };
+            n += usize::from(keep(logit));
+        }
+        list.extend_from_slice(&kept[..n]);
     }
 }

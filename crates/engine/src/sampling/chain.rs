@@ -86,6 +86,20 @@ impl FromStr for Stage {
     }
 }
 
+const HF: [Stage; 9] = Stage::ALL;
+
+const LLAMACPP: [Stage; 9] = [
+    Stage::LogitBias,
+    Stage::Penalties,
+    Stage::NoRepeatNgram,
+    Stage::Dry,
+    Stage::TopK,
+    Stage::TypicalP,
+    Stage::TopP,
+    Stage::MinP,
+    Stage::Temperature,
+];
+
 /// The stages in order, each at most once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
@@ -96,16 +110,18 @@ impl Chain {
     /// Transformers' order: token penalties, temperature **first** of the rest, then top-k, top-p, min-p, typical-p
     /// (`GenerationMixin._get_logits_processor`, 5.23). It has no DRY; here it stands after the n-gram ban.
     pub fn hf() -> Chain {
-        Chain { stages: Stage::ALL.to_vec() }
+        Chain { stages: HF.to_vec() }
     }
 
     /// llama.cpp's default order: temperature **last**, typical-p before top-p. It has no n-gram ban; here it stands
     /// before DRY.
     pub fn llamacpp() -> Chain {
-        use Stage::*;
-        Chain {
-            stages: vec![LogitBias, Penalties, NoRepeatNgram, Dry, TopK, TypicalP, TopP, MinP, Temperature],
-        }
+        Chain { stages: LLAMACPP.to_vec() }
+    }
+
+    /// Whether it is llama.cpp's order.
+    pub(super) fn is_llamacpp(&self) -> bool {
+        self.stages == LLAMACPP
     }
 
     /// Any order. A stage that is given twice is refused.
@@ -127,10 +143,10 @@ impl Chain {
 /// `hf`, `llamacpp`, or the stages joined by `;`.
 impl fmt::Display for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Chain::hf() {
+        if self.stages == HF {
             return f.write_str("hf");
         }
-        if *self == Chain::llamacpp() {
+        if self.is_llamacpp() {
             return f.write_str("llamacpp");
         }
         for (i, stage) in self.stages.iter().enumerate() {

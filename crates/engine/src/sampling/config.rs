@@ -117,7 +117,7 @@ impl SamplerConfig {
 
     /// The window the penalties use.
     pub fn effective_penalty_window(&self) -> Window {
-        let own = if self.chain == Chain::llamacpp() { Window::Last(64) } else { Window::All };
+        let own = if self.chain.is_llamacpp() { Window::Last(64) } else { Window::All };
         self.penalty_window.unwrap_or(own)
     }
 
