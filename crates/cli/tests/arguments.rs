@@ -1,6 +1,5 @@
 //! Help pages, complaints and exit codes that all commands share.
 #![allow(clippy::unwrap_used)] // helpers outside of #[test] too
-#![allow(clippy::unwrap_used)] // helpers outside of #[test] too
 mod common;
 
 use std::io::Read;

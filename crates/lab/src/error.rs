@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use roofline_kernels::probe::ProbeError;
 
+use crate::plot::PlotError;
 use crate::statistics::StatisticsError;
 
 /// Every error of this crate.
@@ -15,6 +16,9 @@ pub enum LabError {
     /// Samples that cannot be summed up.
     #[error(transparent)]
     Statistics(#[from] StatisticsError),
+    /// Data that no chart can show.
+    #[error(transparent)]
+    Plot(#[from] PlotError),
     /// The caller called it off.
     #[error("cancelled")]
     Cancelled,
