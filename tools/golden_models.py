@@ -160,7 +160,6 @@ VARIANTS = {
     "gpt_neox_sequential": {
         **NEOX,
         "use_parallel_residual": False,
-        "hidden_act": "gelu_new",
         "hidden_size": 36,
         "intermediate_size": 56,
         "num_attention_heads": 3,
@@ -169,7 +168,7 @@ VARIANTS = {
     },
     "gpt_neox_full_rotary": {
         **NEOX,
-        "hidden_act": "gelu_fast",
+        "hidden_act": "gelu_new",
         "attention_bias": False,
         "rope_parameters": {"rope_type": "default", "rope_theta": 25000.0, "partial_rotary_factor": 1.0},
     },

@@ -1,4 +1,5 @@
 //! After construction a sampler allocates nothing.
+#![allow(clippy::unwrap_used, clippy::panic)] // tests
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -1,4 +1,5 @@
 //! The draw, greedy decoding, log-probabilities, errors and the text form.
+#![allow(clippy::unwrap_used, clippy::panic)] // tests
 
 use proptest::prelude::*;
 use roofline_engine::sampling::{Dry, Sampler, SamplerConfig, SamplingError, Stage, StageTrace, Window};
@@ -25,7 +26,7 @@ fn draws_follow_the_distribution() {
         let mut sampler = sampler(text, 20);
         let mut exact = Vec::new();
         sampler.distribution(&logits, &mut exact).unwrap();
-        let mut counts = vec![0; 20];
+        let mut counts = [0; 20];
         for _ in 0..40_000 {
             let draw = sampler.sample(&logits).unwrap();
             counts[draw.token as usize] += 1;

@@ -1,4 +1,5 @@
 //! Every stage against a plain transcription of its definition: float64, whole sorts, quadratic searches.
+#![allow(clippy::unwrap_used, clippy::panic)] // tests
 
 use roofline_engine::sampling::{Chain, Dry, Rng, Sampler, SamplerConfig, Stage, Window};
 
