@@ -60,8 +60,8 @@ impl FileBlock {
             _ => (0, rest),
         };
         for (l, byte) in nibbles.iter().enumerate() {
-            q[l] = (byte & 15) | ((fifth >> l) & 1) as u8 * 16;
-            q[l + 16] = (byte >> 4) | ((fifth >> (l + 16)) & 1) as u8 * 16;
+            q[l] = (byte & 15) + ((fifth >> l) & 1) as u8 * 16;
+            q[l + 16] = (byte >> 4) + ((fifth >> (l + 16)) & 1) as u8 * 16;
         }
     }
 

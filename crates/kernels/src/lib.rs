@@ -5,15 +5,19 @@
 
 pub mod activations;
 mod aligned;
+mod dispatch;
 pub mod error;
 mod file_block;
+mod floats;
 pub mod isa;
 mod layout;
 pub mod matmul;
 pub mod packed;
 pub mod probe;
+mod quantized;
 mod scalar;
 mod shared_slice;
+mod simd;
 pub mod table;
 pub mod team;
 mod tile;

@@ -2,14 +2,11 @@
 
 use std::ops::Range;
 
-use roofline_weights::Format;
-
 use crate::activations::Activations;
 use crate::error::KernelError;
 use crate::packed::PackedMatrix;
-use crate::scalar;
 use crate::shared_slice::SharedSlice;
-use crate::table::{Chooser, KernelTable, Operation};
+use crate::table::KernelTable;
 use crate::team::Team;
 use crate::tile::{Tile, TileKernel};
 
@@ -41,17 +38,6 @@ const TILE_BYTES: usize = 64 << 10;
 const TILE_GROUPS: usize = 4;
 /// Activation rows of a prefill tile, at most: the sums of one pair of groups then stay in the first-level cache.
 pub(crate) const TILE_ROWS: usize = 96;
-
-/// Chooses the kernels of every format.
-pub(crate) fn choose(chooser: &mut Chooser) -> [MatmulKernels; Format::ALL.len()] {
-    Format::ALL.map(|format| {
-        let scalar = if format.is_quantized() { scalar::quantized_tile } else { scalar::float_tile };
-        MatmulKernels {
-            gemv: chooser.pick(Operation::Gemv, format.name(), scalar as TileKernel, &[]),
-            gemm: chooser.pick(Operation::Gemm, format.name(), scalar as TileKernel, &[]),
-        }
-    })
-}
 
 /// Multiplies the rows of `x` by every job's weights, in one region for all of them.
 ///

@@ -3,9 +3,10 @@
 use roofline_weights::Format;
 
 use crate::activations::{QuantizeRow, choose_quantize};
+use crate::dispatch;
 use crate::error::KernelError;
 use crate::isa::Isa;
-use crate::matmul::{self, MatmulKernels};
+use crate::matmul::MatmulKernels;
 
 /// An operation that has more than one implementation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -148,7 +149,7 @@ impl KernelTable {
             None => Isa::widest(),
         };
         let mut chooser = Chooser { ceiling: isa, choices: Vec::new() };
-        let matmul = matmul::choose(&mut chooser);
+        let matmul = dispatch::choose(&mut chooser);
         let quantize = choose_quantize(&mut chooser);
         Ok(KernelTable { isa, requested, choices: chooser.choices, matmul, quantize })
     }

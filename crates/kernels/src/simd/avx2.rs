@@ -1,0 +1,48 @@
+//! AVX2 with FMA and F16C: eight rows a vector.
+
+use std::arch::x86_64::*;
+
+use super::{Simd, operations};
+
+/// 256-bit vectors.
+pub(crate) struct Avx2;
+
+impl Simd for Avx2 {
+    const LANES: usize = 8;
+    type Int = __m256i;
+    type Float = __m256;
+    type Sum = __m256i;
+
+    operations! {
+        fn load(from: *const u8) -> __m256i { _mm256_loadu_si256(from.cast()) }
+        fn load_i8(from: *const u8) -> __m256i { _mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast())) }
+        fn load_u8(from: *const u8) -> __m256i { _mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast())) }
+        fn store(to: *mut u8, a: __m256i) -> () { _mm256_storeu_si256(to.cast(), a) }
+        fn splat16(value: i16) -> __m256i { _mm256_set1_epi16(value) }
+        fn splat32(value: i32) -> __m256i { _mm256_set1_epi32(value) }
+        fn splat_pair(from: *const i16) -> __m256i { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
+        fn and(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
+        fn or(a: __m256i, b: __m256i) -> __m256i { _mm256_or_si256(a, b) }
+        fn or_and(a: __m256i, b: __m256i, c: __m256i) -> __m256i { _mm256_or_si256(a, _mm256_and_si256(b, c)) }
+        fn sub16(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi16(a, b) }
+        fn shr16(a: __m256i, count: usize) -> __m256i { _mm256_srl_epi16(a, _mm_cvtsi32_si128(count as i32)) }
+        fn shl16(a: __m256i, count: usize) -> __m256i { _mm256_sll_epi16(a, _mm_cvtsi32_si128(count as i32)) }
+        fn shr32(a: __m256i, count: usize) -> __m256i { _mm256_srl_epi32(a, _mm_cvtsi32_si128(count as i32)) }
+        fn shl32(a: __m256i, count: usize) -> __m256i { _mm256_sll_epi32(a, _mm_cvtsi32_si128(count as i32)) }
+        fn sub32(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
+        fn zero_sum() -> __m256i { _mm256_setzero_si256() }
+        fn dot(sum: __m256i, a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)) }
+        fn join(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
+        fn total(sum: __m256i) -> __m256i { sum }
+        fn to_float(a: __m256i) -> __m256 { _mm256_cvtepi32_ps(a) }
+        fn as_float(a: __m256i) -> __m256 { _mm256_castsi256_ps(a) }
+        fn load_f32(from: *const f32) -> __m256 { _mm256_loadu_ps(from) }
+        fn load_f16(from: *const u8) -> __m256 { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+        fn store_f32(to: *mut f32, a: __m256) -> () { _mm256_storeu_ps(to, a) }
+        fn splat_f32(value: f32) -> __m256 { _mm256_set1_ps(value) }
+        fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
+        fn fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
+        fn fnma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fnmadd_ps(a, b, c) }
+        fn prefetch(from: *const u8) -> () { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+}

@@ -1,0 +1,57 @@
+//! AVX-512, without and with VNNI: sixteen rows a vector.
+
+use std::arch::x86_64::*;
+
+use super::{Simd, operations};
+
+/// 512-bit vectors; with `VNNI`, products of 16-bit pairs are added in one instruction instead of two.
+pub(crate) struct Avx512<const VNNI: bool>;
+
+/// `a | (b & c)` as a truth table: bit `4 a + 2 b + c`.
+const OR_AND: i32 = 0b1111_1000;
+
+impl<const VNNI: bool> Simd for Avx512<VNNI> {
+    const LANES: usize = 16;
+    type Int = __m512i;
+    type Float = __m512;
+    type Sum = __m512i;
+
+    operations! {
+        fn load(from: *const u8) -> __m512i { _mm512_loadu_si512(from.cast()) }
+        fn load_i8(from: *const u8) -> __m512i { _mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())) }
+        fn load_u8(from: *const u8) -> __m512i { _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())) }
+        fn store(to: *mut u8, a: __m512i) -> () { _mm512_storeu_si512(to.cast(), a) }
+        fn splat16(value: i16) -> __m512i { _mm512_set1_epi16(value) }
+        fn splat32(value: i32) -> __m512i { _mm512_set1_epi32(value) }
+        fn splat_pair(from: *const i16) -> __m512i { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+        fn and(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
+        fn or(a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
+        fn or_and(a: __m512i, b: __m512i, c: __m512i) -> __m512i { _mm512_ternarylogic_epi32::<OR_AND>(a, b, c) }
+        fn sub16(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi16(a, b) }
+        fn shr16(a: __m512i, count: usize) -> __m512i { _mm512_srl_epi16(a, _mm_cvtsi32_si128(count as i32)) }
+        fn shl16(a: __m512i, count: usize) -> __m512i { _mm512_sll_epi16(a, _mm_cvtsi32_si128(count as i32)) }
+        fn shr32(a: __m512i, count: usize) -> __m512i { _mm512_srl_epi32(a, _mm_cvtsi32_si128(count as i32)) }
+        fn shl32(a: __m512i, count: usize) -> __m512i { _mm512_sll_epi32(a, _mm_cvtsi32_si128(count as i32)) }
+        fn sub32(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
+        fn zero_sum() -> __m512i { _mm512_setzero_si512() }
+        fn dot(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+            if VNNI {
+                _mm512_dpwssd_epi32(sum, a, b)
+            } else {
+                _mm512_add_epi32(sum, _mm512_madd_epi16(a, b))
+            }
+        }
+        fn join(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
+        fn total(sum: __m512i) -> __m512i { sum }
+        fn to_float(a: __m512i) -> __m512 { _mm512_cvtepi32_ps(a) }
+        fn as_float(a: __m512i) -> __m512 { _mm512_castsi512_ps(a) }
+        fn load_f32(from: *const f32) -> __m512 { _mm512_loadu_ps(from) }
+        fn load_f16(from: *const u8) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+        fn store_f32(to: *mut f32, a: __m512) -> () { _mm512_storeu_ps(to, a) }
+        fn splat_f32(value: f32) -> __m512 { _mm512_set1_ps(value) }
+        fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        fn fnma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fnmadd_ps(a, b, c) }
+        fn prefetch(from: *const u8) -> () { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+}

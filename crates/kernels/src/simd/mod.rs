@@ -1,0 +1,95 @@
+//! The vector operations that the matrix kernels are written in, one type per instruction set.
+//!
+//! A vector has one lane of 32 bits per output row. The kernels are generic over [`Simd`] and are compiled once per
+//! instruction set by the `#[target_feature]` functions in `dispatch`. The methods here are `#[inline(always)]`
+//! rather than tagged with the feature, so that they take on the features of the function they end up in.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+
+/// Writes the methods of a [`Simd`] type, each a single expression of intrinsics.
+macro_rules! operations {
+    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty { $body:expr })*) => {
+        $(
+            #[inline(always)]
+            #[allow(unused_unsafe)] // a few do nothing
+            unsafe fn $name($($arg: $ty),*) -> $ret {
+                // SAFETY: the caller promises the instructions, and what is behind the pointers.
+                unsafe { $body }
+            }
+        )*
+    };
+}
+pub(crate) use operations;
+
+/// Vectors of one instruction set.
+///
+/// # Safety
+/// All methods: the machine has the instructions. Loads and stores: the pointer is good for the bytes named; no
+/// alignment is asked for.
+#[allow(clippy::missing_safety_doc)] // said once, above
+pub(crate) trait Simd {
+    /// Rows of a vector: 4, 8 or 16.
+    const LANES: usize;
+    /// 32-bit integers, or pairs of 16-bit ones.
+    type Int: Copy;
+    /// f32.
+    type Float: Copy;
+    /// Sums of products of 16-bit pairs on their way; [`Simd::total`] completes them.
+    type Sum: Copy;
+
+    /// Loads `4 * LANES` bytes.
+    unsafe fn load(from: *const u8) -> Self::Int;
+    /// Loads `LANES` bytes, each into a lane, as signed integers.
+    unsafe fn load_i8(from: *const u8) -> Self::Int;
+    /// The same, unsigned.
+    unsafe fn load_u8(from: *const u8) -> Self::Int;
+    /// Stores `4 * LANES` bytes.
+    unsafe fn store(to: *mut u8, a: Self::Int) -> ();
+    /// One value in each 16-bit half lane.
+    unsafe fn splat16(value: i16) -> Self::Int;
+    /// One value in each lane.
+    unsafe fn splat32(value: i32) -> Self::Int;
+    /// Two 16-bit values in each lane.
+    unsafe fn splat_pair(from: *const i16) -> Self::Int;
+    unsafe fn and(a: Self::Int, b: Self::Int) -> Self::Int;
+    unsafe fn or(a: Self::Int, b: Self::Int) -> Self::Int;
+    /// `a | (b & c)`.
+    unsafe fn or_and(a: Self::Int, b: Self::Int, c: Self::Int) -> Self::Int;
+    unsafe fn sub16(a: Self::Int, b: Self::Int) -> Self::Int;
+    /// Shifts 16-bit halves right, zeros coming in. The count is a constant once inlined.
+    unsafe fn shr16(a: Self::Int, count: usize) -> Self::Int;
+    unsafe fn shl16(a: Self::Int, count: usize) -> Self::Int;
+    unsafe fn shr32(a: Self::Int, count: usize) -> Self::Int;
+    unsafe fn shl32(a: Self::Int, count: usize) -> Self::Int;
+    unsafe fn sub32(a: Self::Int, b: Self::Int) -> Self::Int;
+
+    unsafe fn zero_sum() -> Self::Sum;
+    /// Adds the two products of each lane's 16-bit pairs.
+    unsafe fn dot(sum: Self::Sum, a: Self::Int, b: Self::Int) -> Self::Sum;
+    /// The sum of two.
+    unsafe fn join(a: Self::Sum, b: Self::Sum) -> Self::Sum;
+    unsafe fn total(sum: Self::Sum) -> Self::Int;
+
+    /// Nearest f32 of each integer.
+    unsafe fn to_float(a: Self::Int) -> Self::Float;
+    /// Bits as f32.
+    unsafe fn as_float(a: Self::Int) -> Self::Float;
+    /// Loads `LANES` f32.
+    unsafe fn load_f32(from: *const f32) -> Self::Float;
+    /// Loads `LANES` f16.
+    unsafe fn load_f16(from: *const u8) -> Self::Float;
+    unsafe fn store_f32(to: *mut f32, a: Self::Float) -> ();
+    unsafe fn splat_f32(value: f32) -> Self::Float;
+    unsafe fn mul(a: Self::Float, b: Self::Float) -> Self::Float;
+    /// `a * b + c`, rounded once.
+    unsafe fn fma(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float;
+    /// `c - a * b`, rounded once.
+    unsafe fn fnma(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float;
+    /// Asks for the cache line at `from`; any address will do.
+    unsafe fn prefetch(from: *const u8) -> ();
+}

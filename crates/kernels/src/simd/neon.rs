@@ -1,0 +1,92 @@
+//! aarch64 vectors: four rows each.
+
+use std::arch::aarch64::*;
+
+use super::{Simd, operations};
+
+/// 128-bit vectors.
+pub(crate) struct Neon;
+
+impl Simd for Neon {
+    const LANES: usize = 4;
+    type Int = int32x4_t;
+    type Float = float32x4_t;
+    /// Products of rows 0 and 1, and of rows 2 and 3; those of one row are still apart.
+    type Sum = (int32x4_t, int32x4_t);
+
+    operations! {
+        fn load(from: *const u8) -> int32x4_t { vreinterpretq_s32_u8(vld1q_u8(from)) }
+        fn load_i8(from: *const u8) -> int32x4_t {
+            vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(u64::from(from.cast::<u32>().read_unaligned())))))
+        }
+        fn load_u8(from: *const u8) -> int32x4_t {
+            vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(u64::from(
+                from.cast::<u32>().read_unaligned(),
+            ))))))
+        }
+        fn store(to: *mut u8, a: int32x4_t) -> () { vst1q_u8(to, vreinterpretq_u8_s32(a)) }
+        fn splat16(value: i16) -> int32x4_t { vreinterpretq_s32_s16(vdupq_n_s16(value)) }
+        fn splat32(value: i32) -> int32x4_t { vdupq_n_s32(value) }
+        fn splat_pair(from: *const i16) -> int32x4_t { vdupq_n_s32(from.cast::<i32>().read_unaligned()) }
+        fn and(a: int32x4_t, b: int32x4_t) -> int32x4_t { vandq_s32(a, b) }
+        fn or(a: int32x4_t, b: int32x4_t) -> int32x4_t { vorrq_s32(a, b) }
+        fn or_and(a: int32x4_t, b: int32x4_t, c: int32x4_t) -> int32x4_t { vorrq_s32(a, vandq_s32(b, c)) }
+        fn sub16(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+            vreinterpretq_s32_s16(vsubq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)))
+        }
+        // A left shift by a negative count goes right.
+        fn shr16(a: int32x4_t, count: usize) -> int32x4_t {
+            vreinterpretq_s32_u16(vshlq_u16(vreinterpretq_u16_s32(a), vdupq_n_s16(-(count as i16))))
+        }
+        fn shl16(a: int32x4_t, count: usize) -> int32x4_t {
+            vreinterpretq_s32_u16(vshlq_u16(vreinterpretq_u16_s32(a), vdupq_n_s16(count as i16)))
+        }
+        fn shr32(a: int32x4_t, count: usize) -> int32x4_t {
+            vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(-(count as i32))))
+        }
+        fn shl32(a: int32x4_t, count: usize) -> int32x4_t { vshlq_s32(a, vdupq_n_s32(count as i32)) }
+        fn sub32(a: int32x4_t, b: int32x4_t) -> int32x4_t { vsubq_s32(a, b) }
+        fn zero_sum() -> (int32x4_t, int32x4_t) { (vdupq_n_s32(0), vdupq_n_s32(0)) }
+        fn dot(sum: (int32x4_t, int32x4_t), a: int32x4_t, b: int32x4_t) -> (int32x4_t, int32x4_t) {
+            (
+                vmlal_s16(sum.0, vget_low_s16(vreinterpretq_s16_s32(a)), vget_low_s16(vreinterpretq_s16_s32(b))),
+                vmlal_high_s16(sum.1, vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)),
+            )
+        }
+        fn join(a: (int32x4_t, int32x4_t), b: (int32x4_t, int32x4_t)) -> (int32x4_t, int32x4_t) {
+            (vaddq_s32(a.0, b.0), vaddq_s32(a.1, b.1))
+        }
+        fn total(sum: (int32x4_t, int32x4_t)) -> int32x4_t { vpaddq_s32(sum.0, sum.1) }
+        fn to_float(a: int32x4_t) -> float32x4_t { vcvtq_f32_s32(a) }
+        fn as_float(a: int32x4_t) -> float32x4_t { vreinterpretq_f32_s32(a) }
+        fn load_f32(from: *const f32) -> float32x4_t { vld1q_f32(from) }
+        fn load_f16(from: *const u8) -> float32x4_t { widen_f16(from) }
+        fn store_f32(to: *mut f32, a: float32x4_t) -> () { vst1q_f32(to, a) }
+        fn splat_f32(value: f32) -> float32x4_t { vdupq_n_f32(value) }
+        fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t { vmulq_f32(a, b) }
+        fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { vfmaq_f32(c, a, b) }
+        fn fnma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { vfmsq_f32(c, a, b) }
+        // No stable intrinsic prefetches here; the hardware follows the streams by itself.
+        fn prefetch(_from: *const u8) -> () { }
+    }
+}
+
+/// Four f16 as f32. `fcvtl` is base aarch64, but its intrinsic asks for a type that stable Rust lacks.
+///
+/// # Safety
+/// `from` is good for 8 bytes.
+#[inline(always)]
+unsafe fn widen_f16(from: *const u8) -> float32x4_t {
+    let widened: float32x4_t;
+    // SAFETY: by the contract; the instruction reads one register and writes another.
+    unsafe {
+        let halves = vld1_u8(from);
+        std::arch::asm!(
+            "fcvtl {wide:v}.4s, {narrow:v}.4h",
+            wide = out(vreg) widened,
+            narrow = in(vreg) halves,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    widened
+}
