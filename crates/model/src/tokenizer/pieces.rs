@@ -236,6 +236,10 @@ fn three_digits(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+    use tokenizers::tokenizer::{OffsetReferential, OffsetType, PreTokenizedString};
+    use tokenizers::{PreTokenizer as _, SplitDelimiterBehavior};
 
     fn split(rules: PreTokenizer, text: &str) -> Vec<&str> {
         let mut pieces = Vec::new();
@@ -250,6 +254,62 @@ mod tests {
         assert_eq!(class('½'), Class::Number);
         assert_eq!(class('\u{3000}'), Class::Space);
         assert_eq!(class('ி'), Class::Other, "a combining vowel sign is a mark, not a letter");
+    }
+
+    /// The expressions, to be run one after the other by the tokenizers crate.
+    struct Expressions(Vec<Split>);
+
+    impl Expressions {
+        fn new(expressions: &[&str]) -> Self {
+            let pattern = |expression: &&str| SplitPattern::Regex(expression.to_string());
+            let split = |expression| Split::new(pattern(expression), SplitDelimiterBehavior::Isolated, false);
+            Self(expressions.iter().map(|expression| split(expression).unwrap()).collect())
+        }
+
+        fn pieces(&self, text: &str) -> Vec<String> {
+            let mut pieces = PreTokenizedString::from(text);
+            self.0.iter().for_each(|split| split.pre_tokenize(&mut pieces).unwrap());
+            let pieces = pieces.get_splits(OffsetReferential::Original, OffsetType::Byte);
+            pieces.iter().map(|(piece, ..)| piece.to_string()).filter(|piece| !piece.is_empty()).collect()
+        }
+    }
+
+    /// Each rule with its expressions, as its model's authors wrote them.
+    const EXPRESSIONS: &[(PreTokenizer, &[&str])] = &[
+        (PreTokenizer::Gpt2, &[GPT2]),
+        (
+            PreTokenizer::Llama3,
+            &[
+                r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+            ],
+        ),
+        (
+            PreTokenizer::Qwen2,
+            &[
+                r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+            ],
+        ),
+        (PreTokenizer::SmolLm, &[r"\p{N}", GPT2]),
+        (PreTokenizer::Default, &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"]),
+    ];
+
+    const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+
+    fn text() -> impl Strategy<Value = String> {
+        let telling =
+            "asTdlemRVſéK世ーி12½٣Ⅷ'' .+_“🚀$ \t\n\r\u{a0}\u{3000}\u{85}".chars().collect::<Vec<_>>();
+        let any = prop_oneof![8 => prop::sample::select(telling), 2 => Just('\''), 1 => any::<char>()];
+        prop::collection::vec(any, 0..40).prop_map(String::from_iter)
+    }
+
+    #[test]
+    fn pieces_are_those_of_the_expressions() {
+        for (rules, expressions) in EXPRESSIONS {
+            let expressions = Expressions::new(expressions);
+            proptest!(ProptestConfig::with_cases(4000), |(text in text())| {
+                prop_assert_eq!(split(*rules, &text), expressions.pieces(&text), "{:?}", rules);
+            });
+        }
     }
 
     #[test]

@@ -10,6 +10,9 @@ pub(crate) struct SentencePiece {
     scores: Vec<Score>, // (vocab)
     byte_tokens: [Option<u32>; 256],
     unknown: Option<u32>,
+    /// No token has a space after another character, so no merge reaches from one word into the next and each word
+    /// can be merged by itself: many small heaps instead of a large one.
+    by_words: bool,
 }
 
 /// A finite score; higher is merged earlier.
@@ -54,7 +57,9 @@ impl SentencePiece {
             }
         }
         // Adding zero turns -0 into 0, which must not come after it.
-        Ok(Self { scores: scores.iter().map(|score| Score(score + 0.0)).collect(), byte_tokens, unknown })
+        let scores = scores.iter().map(|score| Score(score + 0.0)).collect();
+        let by_words = vocabulary.iter().all(|(_, text, _)| !text.trim_start_matches('▁').contains('▁'));
+        Ok(Self { scores, byte_tokens, unknown, by_words })
     }
 
     /// Appends the ids of `text`, in which spaces are already `▁`, to `ids`.
@@ -71,14 +76,30 @@ impl SentencePiece {
         if text.len() > limit {
             return Err(TokenizerError::TextTooLong { bytes: text.len(), limit });
         }
-        let symbol = |(start, end): Span| &text[start as usize..end as usize];
-        let characters = text.char_indices().map(|(at, c)| (at as u32, (at + c.len_utf8()) as u32));
+        let mut merger = Merger::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (word, after) = rest.split_at(if self.by_words { word_length(rest) } else { rest.len() });
+            self.encode_word(vocabulary, word, &mut merger, ids)?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    fn encode_word(
+        &self,
+        vocabulary: &Vocabulary,
+        word: &str,
+        merger: &mut Merger<Span, Score>,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
+        let symbol = |(start, end): Span| &word[start as usize..end as usize];
+        let characters = word.char_indices().map(|(at, c)| (at as u32, (at + c.len_utf8()) as u32));
         let join = |left: Span, right: Span| {
             let joined = (left.0, right.1);
             let id = vocabulary.mergeable(symbol(joined))?;
             Some((*self.scores.get(id as usize)?, joined))
         };
-        let mut merger = Merger::new();
         for span in merger.run(characters, join) {
             match vocabulary.mergeable(symbol(span)) {
                 Some(id) => ids.push(id),
@@ -104,4 +125,10 @@ impl SentencePiece {
         }
         Ok(())
     }
+}
+
+/// Bytes up to the next space that follows another character.
+fn word_length(text: &str) -> usize {
+    let start = text.len() - text.trim_start_matches('▁').len();
+    text[start..].find('▁').map_or(text.len(), |at| start + at)
 }
