@@ -246,7 +246,7 @@ impl Accounting {
             Some(e) => experts / e.count * e.active,
             None => 0,
         };
-        let embedding = self.dims.vocab * self.dims.hidden; // both below 2^28
+        let embedding = self.dims.vocab * self.dims.hidden;
         let norms = self.weights.iter().map(|w| w.vector_bytes / 4 - w.bias_elements).sum::<u64>();
         let layers_active = layers - experts + active_experts;
         Parameters {
@@ -408,7 +408,7 @@ impl Pricing<'_> {
             return add(Operator::Router, &[LayerRole::Router], 0);
         }
         let up: &[LayerRole] = if d.gated { &[LayerRole::WGate, LayerRole::WUp] } else { &[LayerRole::WUp] };
-        add(Operator::WGateUp, up, if_has(d.ffn_bias, d.ff))?;
+        add(Operator::WGateUp, up, if_has(d.ffn_bias, up.len() as u64 * d.ff))?;
         add(Operator::WDown, &[LayerRole::WDown], if_has(d.ffn_bias, d.hidden))
     }
 

@@ -5,11 +5,6 @@ use roofline_model::ModelConfig;
 use roofline_model::config::{Ffn, NormKind, QkNorm};
 use roofline_model::tensor_plan::{LayerRole, Role};
 
-/// Above this a width is a mistake; below it no product of two widths can overflow.
-const WIDEST: usize = 1 << 28;
-/// Above this a number of layers, heads or experts is a mistake, and a loop over them would not end.
-const MOST: usize = 1 << 16;
-
 /// Experts of a block.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Experts {
@@ -42,54 +37,27 @@ pub(crate) struct Dims {
 impl Dims {
     /// Reads the sizes of `config`, refusing what cannot run.
     pub fn new(config: &ModelConfig) -> Result<Dims, LimitsError> {
-        let within = |name: &str, value: usize, most: usize| -> Result<u64, LimitsError> {
-            if value == 0 || value > most {
-                return Err(LimitsError::Config(format!("{name} is {value}, it must be from 1 to {most}")));
-            }
-            Ok(value as u64)
-        };
-        let size = |name: &str, value: usize| within(name, value, WIDEST);
-        let count = |name: &str, value: usize| within(name, value, MOST);
-        let (ff, gated, experts) = match config.ffn {
-            Ffn::Gated { intermediate_size, .. } => (intermediate_size, true, None),
-            Ffn::Plain { intermediate_size, .. } => (intermediate_size, false, None),
-            Ffn::Experts { intermediate_size, n_experts, n_active, .. } => {
-                (intermediate_size, true, Some((n_experts, n_active)))
+        // bounds every size, so that no product below can overflow
+        config.validate("the configuration").map_err(|error| LimitsError::Config(error.to_string()))?;
+        let (gated, experts) = match config.ffn {
+            Ffn::Gated { .. } => (true, None),
+            Ffn::Plain { .. } => (false, None),
+            Ffn::Experts { n_experts, n_active, .. } => {
+                (true, Some(Experts { count: n_experts as u64, active: n_active as u64 }))
             }
         };
-        let experts = match experts {
-            None => None,
-            Some((experts, active)) => {
-                let experts =
-                    Experts { count: count("n_experts", experts)?, active: count("n_active", active)? };
-                if experts.active > experts.count {
-                    let Experts { count, active } = experts;
-                    return Err(LimitsError::Config(format!("a token visits {active} experts of {count}")));
-                }
-                Some(experts)
-            }
-        };
-        let hidden = size("hidden_size", config.hidden_size)?;
-        let heads = count("n_heads", config.n_heads)?;
-        let kv_heads = count("n_kv_heads", config.n_kv_heads)?;
-        let head_dim = size("head_dim", config.head_dim)?;
-        if !heads.is_multiple_of(kv_heads) {
-            return Err(LimitsError::Config(format!(
-                "{heads} query heads do not divide into {kv_heads} key/value heads"
-            )));
-        }
-        let q = crate::error::product("width of q", &[heads, head_dim])?;
-        let kv = crate::error::product("width of k", &[kv_heads, head_dim])?;
+        let (hidden, head_dim) = (config.hidden_size as u64, config.head_dim as u64);
+        let (q, kv) = (config.q_dim() as u64, config.kv_dim() as u64);
         Ok(Dims {
-            layers: count("n_layers", config.n_layers)?,
+            layers: config.n_layers as u64,
             hidden,
-            heads,
-            kv_heads,
+            heads: config.n_heads as u64,
+            kv_heads: config.n_kv_heads as u64,
             head_dim,
             q,
             kv,
-            vocab: size("vocab_size", config.vocab_size)?,
-            ff: size("intermediate_size", ff)?,
+            vocab: config.vocab_size as u64,
+            ff: config.ffn.intermediate_size() as u64,
             gated,
             experts,
             norm_len: match config.norm.kind {

@@ -181,7 +181,7 @@ impl Sheet<'_> {
         let d = &self.accounting.dims;
         let mut formula = "layers·(hidden·(q + 2·kv) + q·hidden".to_owned();
         let mut numbers = format!("{}·({}·({} + 2·{}) + {}·{}", d.layers, d.hidden, d.q, d.kv, d.q, d.hidden);
-        let parts = if d.gated { 3 } else { 2 };
+        let parts: u64 = if d.gated { 3 } else { 2 };
         match d.experts {
             Some(e) => {
                 formula += " + n·hidden + n·3·hidden·ff";
@@ -195,7 +195,11 @@ impl Sheet<'_> {
         for (has, symbol, value) in [
             (d.qkv_bias, "q + 2·kv", d.q + 2 * d.kv),
             (d.out_bias, "hidden", d.hidden),
-            (d.ffn_bias, "ff + hidden", d.ff + d.hidden),
+            (
+                d.ffn_bias,
+                if d.gated { "2·ff + hidden" } else { "ff + hidden" },
+                (parts - 1) * d.ff + d.hidden,
+            ),
         ] {
             if has {
                 formula += &format!(" + {symbol}");
