@@ -2,7 +2,7 @@
 
 use crate::accounting::Accounting;
 use crate::error::LimitsError;
-use crate::forecast::{Forecast, Rates};
+use crate::forecast::{Forecast, Rates, total_bytes};
 use crate::report::{Capacity, Report, Request, decode_shape, ms, prefill_shape, report};
 use crate::switches::{Switch, Switches};
 use serde::Serialize;
@@ -227,7 +227,7 @@ impl Sheet<'_> {
     fn prefill(&self) -> Vec<Explanation> {
         let (r, rates) = (&self.report.prefill, self.rates);
         let shape = prefill_shape(&self.report.workload);
-        let bytes: f64 = self.forecast.loads(shape).iter().map(|load| load.bytes).sum();
+        let bytes = total_bytes(&self.forecast.loads(shape));
         let n = shape.rows;
         let pairs = self.forecast.pairs(n, 0.0);
         let (row, head) = self.forecast.row_and_head_flops();
@@ -255,7 +255,7 @@ impl Sheet<'_> {
             line(
                 "prefill, reading",
                 "bytes / bandwidth",
-                format!("{} / {}", num(bytes), num(rates.bandwidth)),
+                format!("{} / {}", num(bytes), num(rates.bandwidth_of(bytes))),
                 r.read_ms,
                 "ms",
             ),
@@ -298,21 +298,21 @@ impl Sheet<'_> {
         let (decode, rates) = (&self.report.decode, self.rates);
         let batch = self.report.workload.batch as f64;
         let kv = self.report.kv_bytes_per_token;
-        let bytes = |position| -> f64 {
-            self.forecast.loads(decode_shape(position, batch)).iter().map(|load| load.bytes).sum()
-        };
+        let bytes = |position| total_bytes(&self.forecast.loads(decode_shape(position, batch)));
+        let bandwidth = |position| rates.bandwidth_of(bytes(position));
+        let last = self.report.workload.positions.last().copied().unwrap_or(self.report.workload.context);
         let mut lines = vec![
             line(
                 "W",
                 "bandwidth / 1000 / (KV per token·batch)",
-                format!("{} / 1000 / ({}·{})", num(rates.bandwidth), num(kv), num(batch)),
+                format!("{} / 1000 / ({}·{})", num(bandwidth(last)), num(kv), num(batch)),
                 decode.w_tokens_per_ms,
                 "tokens/ms",
             ),
             line(
                 "B",
                 "max(bytes at position 1 / bandwidth, its FLOPs / peak)",
-                format!("{} / {}", num(bytes(1)), num(rates.bandwidth)),
+                format!("{} / {}", num(bytes(1)), num(bandwidth(1))),
                 decode.b_ms,
                 "ms",
             ),
@@ -324,7 +324,7 @@ impl Sheet<'_> {
                 format!(
                     "max({} / {} = {} ms, {} ms)",
                     num(bytes(at.position)),
-                    num(rates.bandwidth),
+                    num(bandwidth(at.position)),
                     num(at.read_ms),
                     num(at.compute_ms)
                 ),

@@ -26,12 +26,13 @@ pub(crate) struct Shape {
 }
 
 /// What the device offers to a precision.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Rates {
-    pub bandwidth: f64,      // bytes/s
-    pub matmul: f64,         // FLOP/s
-    pub attention: f64,      // FLOP/s
-    pub memory: Option<f64>, // bytes
+    pub bandwidth: f64,          // bytes/s of memory
+    pub caches: Vec<(f64, f64)>, // (bytes, bytes/s) of those faster than memory, smallest first
+    pub matmul: f64,             // FLOP/s
+    pub attention: f64,          // FLOP/s
+    pub memory: Option<f64>,     // bytes
     pub matmul_type: NumberType,
     pub attention_type: NumberType,
 }
@@ -53,10 +54,25 @@ impl Rates {
             bandwidth: in_range("bandwidth", hardware.bandwidth.value * giga, 1.0, 1e19)?,
             matmul: in_range("peak", matmul.value * tera, 1.0, 1e22)?,
             attention: in_range("peak", attention.value * tera, 1.0, 1e22)?,
+            caches: if switches.has(Switch::CacheLevels) {
+                let faster =
+                    hardware.caches.iter().rev().filter(|c| c.bandwidth.value > hardware.bandwidth.value);
+                faster.map(|c| (c.bytes, c.bandwidth.value * giga)).collect()
+            } else {
+                Vec::new()
+            },
             memory: hardware.memory_bytes(),
             matmul_type,
             attention_type,
         })
+    }
+
+    /// Bandwidth of a step that moves `bytes`: of the smallest cache that they all fit in, otherwise of memory.
+    pub fn bandwidth_of(&self, bytes: f64) -> f64 {
+        self.caches
+            .iter()
+            .find(|(size, _)| *size >= bytes)
+            .map_or(self.bandwidth, |(_, bandwidth)| *bandwidth)
     }
 
     /// Seconds to compute an operator's FLOPs.
@@ -78,6 +94,11 @@ impl StepTime {
     pub fn limit_s(&self) -> f64 {
         self.read_s.max(self.compute_s)
     }
+}
+
+/// Bytes of a whole step.
+pub(crate) fn total_bytes(loads: &[Load; Operator::COUNT]) -> f64 {
+    loads.iter().map(|load| load.bytes).sum()
 }
 
 /// A model under a set of switches, ready to be asked about steps.
@@ -206,8 +227,10 @@ impl Forecast {
     /// Time of a step.
     pub fn time(&self, shape: Shape, rates: &Rates) -> StepTime {
         let mut time = StepTime::default();
-        for (operator, load) in Operator::ALL.into_iter().zip(self.loads(shape)) {
-            let (read, compute) = (load.bytes / rates.bandwidth, rates.compute_s(operator, load.flops));
+        let loads = self.loads(shape);
+        let bandwidth = rates.bandwidth_of(total_bytes(&loads));
+        for (operator, load) in Operator::ALL.into_iter().zip(loads) {
+            let (read, compute) = (load.bytes / bandwidth, rates.compute_s(operator, load.flops));
             time.read_s += read;
             time.compute_s += compute;
             time.by_operator_s += read.max(compute);
@@ -218,7 +241,8 @@ impl Forecast {
     /// The number of rows at which computing takes as long as reading; `head_rows(n)` says how many of them go through the head.
     /// `None` when reading is slower at any length up to 2^30.
     ///
-    /// compute − read is convex in n and negative at 0 (all weights are read, nothing is multiplied), so it crosses once.
+    /// compute − read is convex in n and negative at 0 (all weights are read, nothing is multiplied), so it crosses once. (On a device
+    /// with caches reading jumps where a step outgrows one; the result is then the first of the crossings that doubling finds.)
     pub fn turning_point(&self, rates: &Rates, head_rows: impl Fn(f64) -> f64) -> Option<f64> {
         let behind = |n: f64| {
             let shape = Shape { rows: n, kv_before: 0.0, segments: 1.0, head_rows: head_rows(n) };

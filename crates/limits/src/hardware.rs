@@ -96,6 +96,17 @@ impl NumberType {
     }
 }
 
+/// A cache that all cores together can hold a step in.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Cache {
+    /// `L2`, `L3`.
+    pub name: String,
+    /// Size in bytes, of all cores together.
+    pub bytes: f64,
+    /// Read bandwidth in bytes per second, of all cores together.
+    pub bandwidth: Figure,
+}
+
 /// A device.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Hardware {
@@ -113,6 +124,8 @@ pub struct Hardware {
     pub peaks: BTreeMap<NumberType, Figure>,
     /// Bandwidths that somebody reached, bytes per second.
     pub measured_bandwidth: Vec<Figure>,
+    /// Caches that a whole step may fit in, largest first; empty when nobody measured them.
+    pub caches: Vec<Cache>,
     /// What else one should know.
     pub notes: String,
 }
@@ -135,10 +148,31 @@ impl Hardware {
             bandwidth: figure(bandwidth),
             peaks: peaks.iter().map(|&(number, value)| (number, figure(value))).collect(),
             measured_bandwidth: Vec::new(),
+            caches: Vec::new(),
             notes: String::new(),
         };
         hardware.validate()?;
         Ok(hardware)
+    }
+
+    /// This device with one more cache: `bytes` that all cores together hold, read at `bandwidth` bytes/s.
+    pub fn with_cache(
+        mut self,
+        name: &str,
+        bytes: u64,
+        bandwidth: f64,
+        source: &str,
+    ) -> Result<Hardware, LimitsError> {
+        let bandwidth = Figure { value: bandwidth, source: source.to_owned(), confidence: Confidence::Probe };
+        self.caches.push(Cache { name: name.to_owned(), bytes: bytes as f64, bandwidth });
+        self.caches.sort_by(|a, b| b.bytes.total_cmp(&a.bytes));
+        self.validate()?;
+        Ok(self)
+    }
+
+    /// The smallest cache that holds `bytes` and is faster than memory.
+    pub fn cache_for(&self, bytes: f64) -> Option<&Cache> {
+        self.caches.iter().rev().find(|c| c.bytes >= bytes && c.bandwidth.value > self.bandwidth.value)
     }
 
     /// Checks that every figure is a positive number of plausible size.
@@ -149,6 +183,10 @@ impl Hardware {
         }
         for memory in &self.memory {
             in_range("memory in bytes", memory.value, 1e6, 1e18)?;
+        }
+        for cache in &self.caches {
+            in_range("a cache in bytes", cache.bytes, 1.0, 1e15)?;
+            in_range("a cache's bandwidth in bytes/s", cache.bandwidth.value, 1e6, 1e18)?;
         }
         for measured in &self.measured_bandwidth {
             in_range("a measured bandwidth in bytes/s", measured.value, 1e6, 1e18)?;
@@ -294,6 +332,8 @@ struct FileDevice {
     peak_tflops: BTreeMap<NumberType, f64>,
     #[serde(default)]
     measured: Vec<FileMeasured>,
+    #[serde(default)]
+    cache: Vec<FileCache>,
     #[serde(default = "own_source")]
     source: String,
     #[serde(default = "own_confidence")]
@@ -309,6 +349,14 @@ struct FileDevice {
 struct FileMeasured {
     bandwidth_gb_s: f64,
     source: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileCache {
+    name: String,
+    mib: f64,
+    bandwidth_gb_s: f64,
 }
 
 #[derive(Deserialize)]
@@ -347,6 +395,13 @@ impl FileDevice {
         let mut memory: Vec<Figure> =
             self.memory_gib.iter().map(|gib| figure("memory_gib", gib * (1u64 << 30) as f64)).collect();
         memory.sort_by(|a, b| a.value.total_cmp(&b.value));
+        let cache = |c: &FileCache| Cache {
+            name: c.name.clone(),
+            bytes: c.mib * (1u64 << 20) as f64,
+            bandwidth: figure("cache", c.bandwidth_gb_s * 1e9),
+        };
+        let mut caches: Vec<Cache> = self.cache.iter().map(cache).collect();
+        caches.sort_by(|a, b| b.bytes.total_cmp(&a.bytes));
         let hardware = Hardware {
             bandwidth: figure("bandwidth_gb_s", self.bandwidth_gb_s * 1e9),
             peaks: self.peak_tflops.iter().map(|(n, v)| (*n, figure(n.key(), v * 1e12))).collect(),
@@ -360,6 +415,7 @@ impl FileDevice {
                 })
                 .collect(),
             memory,
+            caches,
             name: self.name,
             aliases: self.aliases,
             class: self.class,

@@ -9,6 +9,7 @@ pub mod accounting;
 mod dims;
 pub mod error;
 pub mod explain;
+pub mod file_formats;
 mod forecast;
 pub mod hardware;
 pub mod kv_format;
@@ -24,6 +25,7 @@ pub mod switches;
 
 pub use accounting::{Accounting, AttentionWork, Segment, Step, StepCost, step_cost};
 pub use error::LimitsError;
+pub use file_formats::FileFormats;
 pub use hardware::{Hardware, HardwareTable};
 pub use kv_format::KvFormat;
 pub use mix::Recipe;

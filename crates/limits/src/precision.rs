@@ -134,7 +134,7 @@ fn kv_format(text: &str) -> Option<KvFormat> {
 }
 
 /// Bits of a format without its scales.
-fn nominal_bits(format: Format) -> f64 {
+pub(crate) fn nominal_bits(format: Format) -> f64 {
     match format {
         Format::F32 => 32.0,
         Format::F16 | Format::Bf16 => 16.0,

@@ -2,7 +2,7 @@
 
 use crate::accounting::{Accounting, Parameters, WeightFormats};
 use crate::error::{LimitsError, count_in_range};
-use crate::forecast::{Forecast, Rates, Shape, StepTime};
+use crate::forecast::{Forecast, Load, Rates, Shape, StepTime, total_bytes};
 use crate::hardware::{Confidence, Hardware, NumberType};
 use crate::precision::Precision;
 use crate::switches::{Switch, Switches};
@@ -276,6 +276,8 @@ fn assemble(request: &Request<'_>, accounting: &Accounting, rates: &Rates, forec
     let kv_bytes_per_token = forecast.kv_bytes_per_token();
     let prompt_shape = prefill_shape(workload);
     let last = workload.positions.last().copied().unwrap_or(workload.context);
+    let step_bandwidth =
+        |position| rates.bandwidth_of(total_bytes(&forecast.loads(decode_shape(position, batch))));
     Report {
         device: DeviceUsed {
             name: request.hardware.name.clone(),
@@ -299,13 +301,13 @@ fn assemble(request: &Request<'_>, accounting: &Accounting, rates: &Rates, forec
             headless: forecast.turning_point(rates, |_| 0.0),
         },
         decode: Decode {
-            w_tokens_per_ms: rates.bandwidth / 1e3 / (kv_bytes_per_token * batch),
+            w_tokens_per_ms: step_bandwidth(last) / 1e3 / (kv_bytes_per_token * batch),
             b_ms: ms(forecast.time(decode_shape(1, batch), rates).limit_s()),
             positions: workload.positions.iter().map(|&p| decode_at(p, batch, forecast, rates)).collect(),
         },
         prefill_operators: operators(prompt_shape, forecast, rates),
         decode_operators: operators(decode_shape(last, batch), forecast, rates),
-        notes: notes(request, accounting, rates),
+        notes: notes(request, accounting, rates, step_bandwidth(last)),
     }
 }
 
@@ -364,8 +366,9 @@ fn decode_at(position: u64, batch: f64, forecast: &Forecast, rates: &Rates) -> D
 
 fn operators(shape: Shape, forecast: &Forecast, rates: &Rates) -> Vec<OperatorLimit> {
     let loads = forecast.loads(shape);
-    let row = |(operator, load): (Operator, crate::forecast::Load)| {
-        let (read, compute) = (load.bytes / rates.bandwidth, rates.compute_s(operator, load.flops));
+    let bandwidth = rates.bandwidth_of(total_bytes(&loads));
+    let row = |(operator, load): (Operator, Load)| {
+        let (read, compute) = (load.bytes / bandwidth, rates.compute_s(operator, load.flops));
         OperatorLimit {
             operator,
             bytes: load.bytes,
@@ -446,7 +449,12 @@ fn memory(request: &Request<'_>, accounting: &Accounting, rates: &Rates, forecas
     }
 }
 
-fn notes(request: &Request<'_>, accounting: &Accounting, rates: &Rates) -> Vec<String> {
+fn notes(
+    request: &Request<'_>,
+    accounting: &Accounting,
+    rates: &Rates,
+    decode_bandwidth: f64,
+) -> Vec<String> {
     let mut notes = Vec::new();
     let hardware = request.hardware;
     let bits = request.precision.arithmetic_bits;
@@ -459,6 +467,12 @@ fn notes(request: &Request<'_>, accounting: &Accounting, rates: &Rates) -> Vec<S
     if request.switches.has(Switch::MatrixPeak) && narrow(rates.matmul_type) > bits {
         let used = rates.matmul_type.words();
         notes.push(format!("{} lists no {bits}-bit peak; {used} is used instead", hardware.name));
+    }
+    if decode_bandwidth > rates.bandwidth {
+        let (cache, memory) = (decode_bandwidth / 1e9, rates.bandwidth / 1e9);
+        notes.push(format!(
+            "a decode step fits in a cache: its {cache:.0} GB/s are the limit, not memory's {memory:.0} GB/s"
+        ));
     }
     if hardware.bandwidth.confidence == Confidence::C {
         notes.push(format!("the bandwidth of {} is general knowledge, not read in a source", hardware.name));

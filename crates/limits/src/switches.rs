@@ -28,11 +28,13 @@ pub enum Switch {
     ResidentTensors,
     /// Activations of a chunk and logits lie in memory too.
     Scratch,
+    /// A step whose bytes fit in a cache is limited by that cache, not by memory.
+    CacheLevels,
 }
 
 impl Switch {
     /// Every switch, in the order of the pages that explain them.
-    pub const ALL: [Switch; 11] = [
+    pub const ALL: [Switch; 12] = [
         Switch::VendorUnits,
         Switch::MatrixPeak,
         Switch::RealBits,
@@ -44,6 +46,7 @@ impl Switch {
         Switch::ActiveExperts,
         Switch::ResidentTensors,
         Switch::Scratch,
+        Switch::CacheLevels,
     ];
 
     /// Lower-case name, as `vendor_units`.
@@ -60,6 +63,7 @@ impl Switch {
             Switch::ActiveExperts => "active_experts",
             Switch::ResidentTensors => "resident_tensors",
             Switch::Scratch => "scratch",
+            Switch::CacheLevels => "cache_levels",
         }
     }
 
@@ -89,13 +93,29 @@ impl Switch {
             Switch::Scratch => {
                 "activations of a chunk and logits take memory; off: nothing beside weights and KV"
             }
+            Switch::CacheLevels => {
+                "a step that fits in a cache is limited by that cache; off: by memory always"
+            }
         }
     }
 }
 
-/// A set of switches.
+/// A set of switches; serialised as the list of those that are on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "Vec<Switch>", into = "Vec<Switch>")]
 pub struct Switches(u16);
+
+impl From<Vec<Switch>> for Switches {
+    fn from(on: Vec<Switch>) -> Switches {
+        Switches(on.into_iter().fold(0, |bits, switch| bits | 1 << switch as u16))
+    }
+}
+
+impl From<Switches> for Vec<Switch> {
+    fn from(set: Switches) -> Vec<Switch> {
+        Switch::ALL.into_iter().filter(|switch| set.has(*switch)).collect()
+    }
+}
 
 impl Switches {
     /// All off: the paper's definitions.
@@ -154,6 +174,9 @@ mod tests {
             assert!(Switches::SI.has(switch) && !Switches::PAPER.has(switch));
             assert!(!Switches::SI.toggled(switch).has(switch));
             assert_eq!(serde_json::to_value(switch).unwrap(), switch.name());
+            let without = Switches::SI.toggled(switch);
+            let text = serde_json::to_string(&without).unwrap();
+            assert_eq!(serde_json::from_str::<Switches>(&text).unwrap(), without, "{text}");
         }
     }
 }
