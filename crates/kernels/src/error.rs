@@ -87,4 +87,46 @@ pub enum KernelError {
         /// Format of the matrix.
         format: Format,
     },
+    /// Pages have a power of two of slots.
+    #[error("a KV page of {slots} slots; a power of two from 16 to 256 is needed")]
+    PageSlots {
+        /// Slots asked for.
+        slots: usize,
+    },
+    /// A head too wide for the attention kernels, or of no width.
+    #[error("head_dim {head_dim} is not within 1..={}", crate::kv_page::PageLayout::MAX_HEAD_DIM)]
+    HeadDim {
+        /// Channels asked for.
+        head_dim: usize,
+    },
+    /// Query heads must share KV heads evenly.
+    #[error("{n_heads} query heads do not divide into {n_kv_heads} KV heads")]
+    HeadGroups {
+        /// Query heads.
+        n_heads: usize,
+        /// KV heads.
+        n_kv_heads: usize,
+    },
+    /// A row is to see slots that its lane does not have.
+    #[error("row {row} is to see {visible} slots of the lane of KV head {kv_head}, which holds {len}")]
+    NotInLane {
+        /// The row.
+        row: usize,
+        /// The KV head.
+        kv_head: usize,
+        /// Slots that the row is to see.
+        visible: usize,
+        /// Slots that the lane holds (or its pages can hold, if that is fewer).
+        len: usize,
+    },
+    /// A call larger than the scratch was made for.
+    #[error("the scratch was made for {what} up to {capacity}, not for {got}")]
+    ScratchTooSmall {
+        /// What was measured.
+        what: &'static str,
+        /// What the call asks for.
+        got: usize,
+        /// What the scratch was made for.
+        capacity: usize,
+    },
 }

@@ -5,11 +5,13 @@
 
 pub mod activations;
 mod aligned;
+pub mod attention;
 mod dispatch;
 pub mod error;
 mod file_block;
 mod floats;
 pub mod isa;
+pub mod kv_page;
 mod layout;
 pub mod matmul;
 pub mod packed;
@@ -21,10 +23,13 @@ mod simd;
 pub mod table;
 pub mod team;
 mod tile;
+mod vectors;
 
 pub use activations::Activations;
+pub use attention::{AttentionJob, AttentionScratch, AttentionShape, Visible, attention, attention_weights};
 pub use error::KernelError;
 pub use isa::Isa;
+pub use kv_page::{KvFormat, KvLayer, LaneView, PageLayout, Rows};
 pub use matmul::{MatmulJob, matmul, matmul_experts};
 pub use packed::PackedMatrix;
 pub use table::{Choice, KernelTable, Operation, SkipReason};

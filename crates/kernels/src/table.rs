@@ -7,6 +7,7 @@ use crate::dispatch;
 use crate::error::KernelError;
 use crate::isa::Isa;
 use crate::matmul::MatmulKernels;
+use crate::vectors::{self, Level};
 
 /// An operation that has more than one implementation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -130,6 +131,7 @@ impl Chooser {
 pub struct KernelTable {
     isa: Isa,
     requested: Option<Isa>,
+    vectors: Level,
     choices: Vec<Choice>,
     pub(crate) matmul: [MatmulKernels; Format::ALL.len()], // by discriminant of the weights' format
     pub(crate) quantize: QuantizeRow,
@@ -151,7 +153,8 @@ impl KernelTable {
         let mut chooser = Chooser { ceiling: isa, choices: Vec::new() };
         let matmul = dispatch::choose(&mut chooser);
         let quantize = choose_quantize(&mut chooser);
-        Ok(KernelTable { isa, requested, choices: chooser.choices, matmul, quantize })
+        let vectors = vectors::choose(&mut chooser);
+        Ok(KernelTable { isa, requested, vectors, choices: chooser.choices, matmul, quantize })
     }
 
     /// The level that the choices were made under.
@@ -162,6 +165,11 @@ impl KernelTable {
     /// The level that was asked for, if one was.
     pub fn requested(&self) -> Option<Isa> {
         self.requested
+    }
+
+    /// The level of the kernels that are written once over vectors of any width.
+    pub(crate) fn vectors(&self) -> Level {
+        self.vectors
     }
 
     /// Every choice made, operation by operation.

@@ -1,0 +1,356 @@
+//! The two register tiles of attention: queries by slots (scores) and queries by channels (outputs).
+//!
+//! Each number of a result is one chain of multiply-adds in a fixed order (channels for a score, slots for an
+//! output), whatever tile it is computed in. So a query's result has the same bits alone and among others.
+
+use std::marker::PhantomData;
+
+use crate::kv_page::KvFormat;
+use crate::vectors::{Kernel, Simd};
+
+/// Slots that are scored, softened and accumulated at a time. 64 scores are the four vectors of an AVX-512 tile.
+pub(super) const STRIP: usize = 64;
+/// Queries of a tile when there are many: 6 × 4 accumulators and 4 operands fit 32 vector registers.
+pub(super) const PANEL: usize = 6;
+/// Most queries of a tile, so that a group of up to 8 query heads is served without a widened copy of the keys.
+pub(super) const MAX_PANEL: usize = 8;
+
+/// How stored numbers are read.
+pub(super) trait Source {
+    /// Bytes per number.
+    const WIDTH: usize;
+    /// A vector of numbers.
+    ///
+    /// # Safety
+    /// `S::LANES` numbers may be read at `p`.
+    unsafe fn load<S: Simd>(simd: S, p: *const u8) -> S::F;
+}
+
+/// Numbers that are f32.
+pub(super) struct F32;
+/// Numbers that are IEEE half floats.
+pub(super) struct F16;
+/// Numbers that are bfloat16.
+pub(super) struct Bf16;
+
+impl Source for F32 {
+    const WIDTH: usize = 4;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, p: *const u8) -> S::F {
+        // SAFETY: the caller owes LANES numbers of 4 bytes.
+        unsafe { simd.load(p.cast()) }
+    }
+}
+
+impl Source for F16 {
+    const WIDTH: usize = 2;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, p: *const u8) -> S::F {
+        // SAFETY: the caller owes LANES numbers of 2 bytes.
+        unsafe { simd.load_f16(p.cast()) }
+    }
+}
+
+impl Source for Bf16 {
+    const WIDTH: usize = 2;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, p: *const u8) -> S::F {
+        // SAFETY: the caller owes LANES numbers of 2 bytes.
+        unsafe { simd.load_bf16(p.cast()) }
+    }
+}
+
+/// Rows of keys or values as they lie in memory, `stride` numbers from one row to the next.
+#[derive(Clone, Copy)]
+pub(super) struct Operand {
+    pub data: *const u8,
+    pub format: KvFormat,
+    pub stride: usize,
+}
+
+/// The dot products of some queries with the keys of a strip.
+#[derive(Clone, Copy)]
+pub(super) struct Scores {
+    /// Queries, 1 to [`MAX_PANEL`].
+    pub queries: usize,
+    pub head_dim: usize,
+    /// Slots, a multiple of 16, at most [`STRIP`].
+    pub width: usize,
+    pub q: *const f32, // (head_dim, queries)
+    pub keys: Operand, // (head_dim, width)
+    pub out: *mut f32, // (queries, STRIP)
+}
+
+/// `acc = acc * rescale + p · values` for some queries and the slots `from..to` of a strip.
+#[derive(Clone, Copy)]
+pub(super) struct Outputs {
+    /// Queries, 1 to [`MAX_PANEL`].
+    pub queries: usize,
+    /// Channels, padded to whole vectors.
+    pub channels: usize,
+    pub from: usize,
+    pub to: usize,
+    pub p: *const f32,       // (queries, STRIP)
+    pub values: Operand,     // (slots of the strip, channels)
+    pub rescale: *const f32, // (queries)
+    pub acc: *mut f32,       // (queries, channels)
+}
+
+/// Enters the tile made for a number of queries: as many vectors wide as the registers hold.
+macro_rules! by_queries {
+    ($simd:ident: $S:ty, $Tile:ident, $E:ty, $job:expr) => {{
+        let job = $job;
+        macro_rules! tile {
+            ($m:literal, $many:literal, $few:literal) => {
+                if <$S>::MANY_REGISTERS {
+                    $simd.enter($Tile::<$E, $m, $many> { job, source: PhantomData })
+                } else {
+                    $simd.enter($Tile::<$E, $m, $few> { job, source: PhantomData })
+                }
+            };
+        }
+        match job.queries {
+            1 => tile!(1, 4, 4),
+            2 => tile!(2, 4, 4),
+            3 => tile!(3, 4, 2),
+            4 => tile!(4, 4, 2),
+            5 => tile!(5, 4, 2),
+            6 => tile!(6, 4, 2),
+            7 => tile!(7, 2, 1),
+            _ => tile!(8, 2, 1),
+        }
+    }};
+}
+
+impl Scores {
+    /// # Safety
+    /// The pointers hold what their comments say, and nothing else uses `out` meanwhile.
+    #[inline(always)]
+    pub unsafe fn run<S: Simd>(self, simd: S) {
+        assert!((1..=MAX_PANEL).contains(&self.queries));
+        match self.keys.format {
+            KvFormat::F32 => by_queries!(simd: S, ScoreTile, F32, self),
+            KvFormat::F16 => by_queries!(simd: S, ScoreTile, F16, self),
+            KvFormat::Bf16 => by_queries!(simd: S, ScoreTile, Bf16, self),
+        }
+    }
+}
+
+impl Outputs {
+    /// # Safety
+    /// The pointers hold what their comments say, and nothing else uses `acc` meanwhile.
+    #[inline(always)]
+    pub unsafe fn run<S: Simd>(self, simd: S) {
+        assert!((1..=MAX_PANEL).contains(&self.queries));
+        match self.values.format {
+            KvFormat::F32 => by_queries!(simd: S, OutputTile, F32, self),
+            KvFormat::F16 => by_queries!(simd: S, OutputTile, F16, self),
+            KvFormat::Bf16 => by_queries!(simd: S, OutputTile, Bf16, self),
+        }
+    }
+}
+
+/// [`Scores`] for `M` queries, `NV` vectors of slots at a time. Made only by [`Scores::run`], whose caller owes the
+/// memory behind the pointers.
+struct ScoreTile<E, const M: usize, const NV: usize> {
+    job: Scores,
+    source: PhantomData<E>,
+}
+
+impl<E: Source, const M: usize, const NV: usize> Kernel for ScoreTile<E, M, NV> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let vectors = self.job.width / S::LANES;
+        let mut at = 0;
+        // SAFETY (all three): the vectors lie within the width, and the maker of `self` vouched for the pointers.
+        while at + NV <= vectors {
+            unsafe { self.columns::<S, NV>(simd, at * S::LANES) };
+            at += NV;
+        }
+        while NV > 2 && at + 2 <= vectors {
+            // SAFETY: as above.
+            unsafe { self.columns::<S, 2>(simd, at * S::LANES) };
+            at += 2;
+        }
+        while at < vectors {
+            // SAFETY: as above.
+            unsafe { self.columns::<S, 1>(simd, at * S::LANES) };
+            at += 1;
+        }
+    }
+}
+
+impl<E: Source, const M: usize, const NV: usize> ScoreTile<E, M, NV> {
+    /// The slots from `first` on, `N` vectors of them.
+    ///
+    /// # Safety
+    /// They lie within the width, and the pointers hold what their comments say.
+    #[inline(always)]
+    unsafe fn columns<S: Simd, const N: usize>(&self, simd: S, first: usize) {
+        let Scores { head_dim, q, keys, out, .. } = self.job;
+        let mut acc = [[simd.splat(0.0); N]; M];
+        for c in 0..head_dim {
+            // SAFETY: row `c` of the keys has N vectors from `first` on, and `q` a row of M queries per channel.
+            unsafe {
+                let row = keys.data.add((c * keys.stride + first) * E::WIDTH);
+                let k: [S::F; N] = load_row::<S, E, N>(simd, row);
+                for m in 0..M {
+                    let q = simd.splat(*q.add(c * M + m));
+                    for j in 0..N {
+                        acc[m][j] = simd.fma(q, k[j], acc[m][j]);
+                    }
+                }
+            }
+        }
+        for (m, acc) in acc.iter().enumerate() {
+            for (j, acc) in acc.iter().enumerate() {
+                // SAFETY: `out` has M rows of STRIP numbers.
+                unsafe { simd.store(out.add(m * STRIP + first + j * S::LANES), *acc) };
+            }
+        }
+    }
+}
+
+/// [`Outputs`] for `M` queries, `NV` vectors of channels at a time. Made only by [`Outputs::run`], whose caller owes
+/// the memory behind the pointers.
+struct OutputTile<E, const M: usize, const NV: usize> {
+    job: Outputs,
+    source: PhantomData<E>,
+}
+
+impl<E: Source, const M: usize, const NV: usize> Kernel for OutputTile<E, M, NV> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let vectors = self.job.channels / S::LANES;
+        let mut at = 0;
+        while at + NV <= vectors {
+            // SAFETY: the vectors lie within the channels, and the maker of `self` vouched for the pointers.
+            unsafe { self.columns::<S, NV>(simd, at * S::LANES) };
+            at += NV;
+        }
+        while NV > 2 && at + 2 <= vectors {
+            // SAFETY: as above.
+            unsafe { self.columns::<S, 2>(simd, at * S::LANES) };
+            at += 2;
+        }
+        while at < vectors {
+            // SAFETY: as above.
+            unsafe { self.columns::<S, 1>(simd, at * S::LANES) };
+            at += 1;
+        }
+    }
+}
+
+impl<E: Source, const M: usize, const NV: usize> OutputTile<E, M, NV> {
+    /// The channels from `first` on, `N` vectors of them.
+    ///
+    /// # Safety
+    /// They lie within the channels, and the pointers hold what their comments say.
+    #[inline(always)]
+    unsafe fn columns<S: Simd, const N: usize>(&self, simd: S, first: usize) {
+        let Outputs { channels, from, to, p, values, rescale, acc: out, .. } = self.job;
+        let mut acc = [[simd.splat(0.0); N]; M];
+        for m in 0..M {
+            for j in 0..N {
+                // SAFETY: `out` has M rows of `channels` numbers, `rescale` has M.
+                unsafe {
+                    let before = simd.load(out.add(m * channels + first + j * S::LANES));
+                    acc[m][j] = simd.mul(before, simd.splat(*rescale.add(m)));
+                }
+            }
+        }
+        for s in from..to {
+            // SAFETY: row `s` of the values has N vectors from `first` on, and `p` a number per query and slot.
+            unsafe {
+                let row = values.data.add((s * values.stride + first) * E::WIDTH);
+                let v: [S::F; N] = load_row::<S, E, N>(simd, row);
+                for m in 0..M {
+                    let p = simd.splat(*p.add(m * STRIP + s));
+                    for j in 0..N {
+                        acc[m][j] = simd.fma(p, v[j], acc[m][j]);
+                    }
+                }
+            }
+        }
+        for (m, acc) in acc.iter().enumerate() {
+            for (j, acc) in acc.iter().enumerate() {
+                // SAFETY: as above.
+                unsafe { simd.store(out.add(m * channels + first + j * S::LANES), *acc) };
+            }
+        }
+    }
+}
+
+/// `N` vectors of numbers one behind the other.
+///
+/// # Safety
+/// `N * S::LANES` numbers may be read at `p`.
+#[inline(always)]
+unsafe fn load_row<S: Simd, E: Source, const N: usize>(simd: S, p: *const u8) -> [S::F; N] {
+    let mut row = [simd.splat(0.0); N];
+    for (j, vector) in row.iter_mut().enumerate() {
+        // SAFETY: vector `j` of N.
+        *vector = unsafe { E::load(simd, p.add(j * S::LANES * E::WIDTH)) };
+    }
+    row
+}
+
+/// Widens rows of stored numbers to f32 rows that are padded with zeros to whole vectors.
+pub(super) struct Widen {
+    pub from: Operand, // (rows, columns)
+    pub rows: usize,
+    pub columns: usize,
+    pub to: *mut f32, // (rows, padded)
+    pub padded: usize,
+}
+
+impl Widen {
+    /// # Safety
+    /// The pointers hold what their comments say, `padded` is at least `columns` and a multiple of 16, and nothing
+    /// else uses `to` meanwhile.
+    #[inline(always)]
+    pub unsafe fn run<S: Simd>(self, simd: S) {
+        match self.from.format {
+            KvFormat::F32 => simd.enter(WidenRows::<F32> { job: self, source: PhantomData }),
+            KvFormat::F16 => simd.enter(WidenRows::<F16> { job: self, source: PhantomData }),
+            KvFormat::Bf16 => simd.enter(WidenRows::<Bf16> { job: self, source: PhantomData }),
+        }
+    }
+}
+
+/// [`Widen`] for one format. Made only by [`Widen::run`], whose caller owes the memory behind the pointers.
+struct WidenRows<E> {
+    job: Widen,
+    source: PhantomData<E>,
+}
+
+impl<E: Source> Kernel for WidenRows<E> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Widen { from, rows, columns, to, padded } = self.job;
+        let whole = columns - columns % S::LANES;
+        for row in 0..rows {
+            // SAFETY: the maker of `self` vouched for `rows` rows of `columns` numbers, each `padded` in `to`; the
+            // last, partial vector is taken from a copy that is as long as any vector.
+            unsafe {
+                let source = from.data.add(row * from.stride * E::WIDTH);
+                let to = to.add(row * padded);
+                for c in (0..whole).step_by(S::LANES) {
+                    simd.store(to.add(c), E::load(simd, source.add(c * E::WIDTH)));
+                }
+                if whole < columns {
+                    let mut rest = [0u8; 64];
+                    let bytes = (columns - whole) * E::WIDTH;
+                    std::ptr::copy_nonoverlapping(source.add(whole * E::WIDTH), rest.as_mut_ptr(), bytes);
+                    simd.store(to.add(whole), E::load(simd, rest.as_ptr()));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! A KV layer with scattered pages, and attention in f64 to compare with.
+#![allow(dead_code)] // each test file uses its part
+
+use roofline_kernels::{AttentionShape, KernelTable, KvLayer, LaneView, PageLayout};
+
+/// Numbers that look random and are the same every time.
+pub struct Noise(pub u64);
+
+impl Noise {
+    pub fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 40) as f32 / (1u32 << 23) as f32) - 1.0
+    }
+
+    pub fn fill(&mut self, n: usize, scale: f32) -> Vec<f32> {
+        (0..n).map(|_| self.next() * scale).collect()
+    }
+}
+
+/// One layer of one sequence. Pages of the lanes are interleaved, and slots never written hold NaN.
+pub struct Layer {
+    pub layout: PageLayout,
+    pool: Vec<Vec<u8>>,
+    tables: Vec<Vec<u32>>,
+    lens: Vec<usize>,
+}
+
+impl Layer {
+    pub fn new(layout: PageLayout, n_kv_heads: usize) -> Layer {
+        Layer { layout, pool: Vec::new(), tables: vec![Vec::new(); n_kv_heads], lens: vec![0; n_kv_heads] }
+    }
+
+    pub fn push(&mut self, kv_head: usize, k: &[f32], v: &[f32]) {
+        let slot = self.lens[kv_head];
+        if slot.is_multiple_of(self.layout.slots()) {
+            self.tables[kv_head].push(self.pool.len() as u32);
+            self.pool.push(vec![0xff; self.layout.page_bytes()]); // NaN in every format
+        }
+        let page = self.tables[kv_head][slot / self.layout.slots()];
+        self.layout.write_slot(&mut self.pool[page as usize], slot % self.layout.slots(), k, v);
+        self.lens[kv_head] += 1;
+    }
+
+    pub fn random(
+        layout: PageLayout,
+        n_kv_heads: usize,
+        slots: usize,
+        scale: f32,
+        noise: &mut Noise,
+    ) -> Layer {
+        let mut layer = Layer::new(layout, n_kv_heads);
+        for _ in 0..slots {
+            for kv_head in 0..n_kv_heads {
+                let (k, v) = (noise.fill(layout.head_dim(), scale), noise.fill(layout.head_dim(), 1.0));
+                layer.push(kv_head, &k, &v);
+            }
+        }
+        layer
+    }
+
+    fn place(&self, kv_head: usize, slot: usize) -> (&[u8], usize) {
+        let page = self.tables[kv_head][slot / self.layout.slots()];
+        (&self.pool[page as usize], slot % self.layout.slots())
+    }
+
+    /// A layer of that one lane.
+    pub fn only(&self, kv_head: usize) -> Layer {
+        let (tables, lens) = (vec![self.tables[kv_head].clone()], vec![self.lens[kv_head]]);
+        Layer { layout: self.layout, pool: self.pool.clone(), tables, lens }
+    }
+
+    /// Slots of the first lane.
+    pub fn lane_len(&self) -> usize {
+        self.lens[0]
+    }
+
+    /// Key and value as stored.
+    pub fn slot(&self, kv_head: usize, slot: usize) -> (Vec<f32>, Vec<f32>) {
+        let (page, slot) = self.place(kv_head, slot);
+        let (mut k, mut v) = (vec![0.0; self.layout.head_dim()], vec![0.0; self.layout.head_dim()]);
+        self.layout.read_key(page, slot, &mut k);
+        self.layout.read_value(page, slot, &mut v);
+        (k, v)
+    }
+}
+
+impl KvLayer for Layer {
+    fn lane(&self, kv_head: usize) -> LaneView<'_> {
+        LaneView { table: &self.tables[kv_head], len: self.lens[kv_head] }
+    }
+    fn page(&self, id: u32) -> &[u8] {
+        &self.pool[id as usize]
+    }
+}
+
+/// Weights `(n_heads, visible)` and outputs `(n_heads, head_dim)` of one row, in f64 from the stored numbers.
+pub fn exact(shape: &AttentionShape, layer: &Layer, q: &[f32], visible: usize) -> (Vec<f64>, Vec<f64>) {
+    let d = shape.head_dim;
+    let (mut weights, mut out) = (Vec::new(), vec![0.0; shape.n_heads * d]);
+    for head in 0..shape.n_heads {
+        let kv_head = head / (shape.n_heads / shape.n_kv_heads);
+        let slots: Vec<_> = (0..visible).map(|s| layer.slot(kv_head, s)).collect();
+        let score = |k: &[f32]| -> f64 {
+            let products = q[head * d..][..d].iter().zip(k).map(|(q, k)| f64::from(*q) * f64::from(*k));
+            products.sum::<f64>() * f64::from(shape.scale)
+        };
+        let scores: Vec<f64> = slots.iter().map(|(k, _)| score(k)).collect();
+        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
+        for (s, (_, v)) in scores.iter().zip(&slots) {
+            let weight = (s - max).exp() / sum;
+            weights.push(weight);
+            for (out, v) in out[head * d..][..d].iter_mut().zip(v) {
+                *out += weight * f64::from(*v);
+            }
+        }
+    }
+    (weights, out)
+}
+
+/// A table for each level of this machine.
+pub fn tables() -> Vec<KernelTable> {
+    roofline_kernels::Isa::available().map(|isa| KernelTable::detect(Some(isa)).unwrap()).collect()
+}
