@@ -13,6 +13,7 @@ pub mod file_formats;
 mod forecast;
 pub mod hardware;
 pub mod kv_format;
+mod memory;
 pub mod mix;
 pub mod nearest;
 pub mod paper;

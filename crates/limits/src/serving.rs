@@ -3,7 +3,8 @@
 use crate::accounting::Accounting;
 use crate::error::{LimitsError, count_in_range, in_range};
 use crate::forecast::{Forecast, Rates, Shape};
-use crate::report::{LARGEST_BATCH, MOST_TOKENS, Request, decode_shape, ms, resident_bytes, scratch_bytes};
+use crate::memory::{resident_bytes, scratch_bytes};
+use crate::report::{LARGEST_BATCH, MOST_TOKENS, Request, decode_shape, ms};
 use crate::switches::Switch;
 use roofline_model::ModelConfig;
 use serde::Serialize;
