@@ -31,7 +31,7 @@ pub enum TokenizerError {
     /// A decoder step that would change the text in a way this tokenizer does not know.
     #[error(
         "tokenizer.json: decoder {found} is not supported (supported: ByteLevel; Replace ▁, ByteFallback, Fuse, \
-         Strip, Metaspace)"
+         Strip of one space, Metaspace)"
     )]
     UnsupportedDecoder {
         /// The decoder's `type`, or `none`.

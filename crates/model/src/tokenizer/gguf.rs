@@ -240,8 +240,8 @@ fn finish(
         bos,
         eos,
         stop_ids,
-        add_bos: Some(add_bos),
-        add_eos,
+        prefix: bos.filter(|_| add_bos).into_iter().collect(),
+        suffix: eos.filter(|_| add_eos).into_iter().collect(),
         leading_space,
     })
 }

@@ -34,9 +34,10 @@ pub struct Tokenizer {
     bos: Option<u32>,
     eos: Option<u32>,
     stop_ids: Vec<u32>,
-    /// `None` leaves it to the post-processor of `tokenizer.json`.
-    add_bos: Option<bool>,
-    add_eos: bool,
+    /// What `add_special` puts before a text, usually BOS.
+    prefix: Vec<u32>,
+    /// What it puts after it, usually nothing.
+    suffix: Vec<u32>,
     /// SentencePiece writes a space before the text; decoding takes it away again.
     leading_space: bool,
 }
@@ -62,62 +63,50 @@ impl Tokenizer {
         add_special: bool,
         parse_special: bool,
     ) -> Result<Vec<u32>, TokenizerError> {
-        match &self.encoder {
-            Encoder::Hf(hf) => self.encode_hf(hf, text, add_special, parse_special),
-            Encoder::ByteBpe(bpe, special) => self.wrap(add_special, |ids| {
-                special.split(text, parse_special).into_iter().try_for_each(|fragment| match fragment {
-                    Fragment::Token(id) => {
-                        ids.push(id);
-                        Ok(())
-                    }
-                    Fragment::Text(text) => bpe.encode(&self.vocabulary, text, ids),
-                })
-            }),
-            Encoder::SentencePiece(model, special) => self.wrap(add_special, |ids| {
-                let mut prefix = self.leading_space;
-                special.split(text, parse_special).into_iter().try_for_each(|fragment| match fragment {
-                    Fragment::Token(id) => {
-                        ids.push(id);
-                        prefix = self.leading_space;
-                        Ok(())
-                    }
-                    Fragment::Text(text) => {
-                        let spaced = if prefix { format!(" {text}") } else { text.to_string() };
-                        prefix = false;
-                        model.encode(&self.vocabulary, &spaced.replace(' ', "▁"), ids)
-                    }
-                })
-            }),
-        }
-    }
-
-    /// BOS, what `fill` appends, EOS.
-    fn wrap(
-        &self,
-        add_special: bool,
-        fill: impl FnOnce(&mut Vec<u32>) -> Result<(), TokenizerError>,
-    ) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = Vec::new();
-        ids.extend(self.bos.filter(|_| add_special && self.add_bos == Some(true)));
-        fill(&mut ids)?;
-        ids.extend(self.eos.filter(|_| add_special && self.add_eos));
+        if add_special {
+            ids.extend(&self.prefix);
+        }
+        self.append(text, parse_special, &mut ids)?;
+        if add_special {
+            ids.extend(&self.suffix);
+        }
         Ok(ids)
     }
 
-    fn encode_hf(
-        &self,
-        hf: &hf::HfEncoder,
-        text: &str,
-        add_special: bool,
-        parse_special: bool,
-    ) -> Result<Vec<u32>, TokenizerError> {
-        let mut ids = hf.encode(text, add_special, parse_special)?;
-        if let (true, Some(true), Some(bos)) = (add_special, self.add_bos, self.bos)
-            && ids.first() != Some(&bos)
-        {
-            ids.insert(0, bos);
+    fn append(&self, text: &str, parse_special: bool, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        match &self.encoder {
+            Encoder::Hf(hf) => ids.extend(hf.encode(text, parse_special)?),
+            Encoder::ByteBpe(bpe, special) => {
+                for fragment in special.split(text, parse_special) {
+                    match fragment {
+                        Fragment::Token(id) => ids.push(id),
+                        Fragment::Text(text) => bpe.encode(&self.vocabulary, text, ids)?,
+                    }
+                }
+            }
+            Encoder::SentencePiece(model, special) => {
+                let mut after_token = true;
+                for fragment in special.split(text, parse_special) {
+                    after_token = match fragment {
+                        Fragment::Token(id) => {
+                            ids.push(id);
+                            true
+                        }
+                        Fragment::Text(text) => {
+                            let space = if after_token && self.leading_space { "▁" } else { "" };
+                            model.encode(
+                                &self.vocabulary,
+                                &(space.to_string() + &text.replace(' ', "▁")),
+                                ids,
+                            )?;
+                            false
+                        }
+                    };
+                }
+            }
         }
-        Ok(ids)
+        Ok(())
     }
 
     /// The text of `ids`; `skip_special` leaves control tokens out. Bytes that are not UTF-8 become U+FFFD, one for
