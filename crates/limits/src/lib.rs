@@ -1,6 +1,6 @@
 //! What is possible: from a configuration, a precision, a device and a workload to bytes, FLOPs, memory and time.
 //!
-//! Pure arithmetic. [`accounting`] gives the exact integers that the engine's meter must equal, [`report`] the limits
+//! Pure arithmetic. [`accounting`] gives the exact integers that the engine's meter must equal, [`mod@report`] the limits
 //! of one model on one device, [`paper`] the definitions of the document that the project started from.
 //! Everything is in bytes, FLOPs and seconds unless the name ends in a unit.
 #![forbid(unsafe_code)]

@@ -111,8 +111,13 @@ impl Recipe {
             dims,
             eight_experts: dims.experts.is_some_and(|e| e.count == 8),
             grouped: n_gqa >= 4,
-            // llama.cpp's type "70B": the 80-layer models whose heads share K and V
-            seventy_b: config.family != Family::GptNeox && dims.layers == 80 && n_gqa > 1,
+            // what llama.cpp calls a 70B: its table of layer counts per architecture
+            seventy_b: dims.layers == 80
+                && match config.family {
+                    Family::Llama => n_gqa > 1,
+                    Family::Qwen2 | Family::Olmoe => true,
+                    Family::Qwen3 | Family::GptNeox | Family::Mixtral => false,
+                },
             fused_qkv: config.family == Family::GptNeox,
         }
     }

@@ -190,3 +190,40 @@ proptest! {
         prop_assert!(many.weight_bytes <= one.total().weight_bytes * batch as u64);
     }
 }
+
+/// The rules that one size cannot show: eight experts, models of 80 layers, few shared heads, rows that do not fill 256.
+#[test]
+fn mixes_follow_the_quantizers_exceptions() {
+    let format = |config: &ModelConfig, recipe: &str, layer: usize, role: LayerRole| {
+        Recipe::from_name(recipe).unwrap().format_of(config, Role::Layer(layer, role)).unwrap()
+    };
+    let eight = roofline_model::presets::find("Mixtral-8x7B").unwrap().config().unwrap();
+    assert_eq!(format(&eight, "q4_k_m", 9, LayerRole::Wv), Format::Q8_0);
+    assert_eq!(format(&eight, "q4_k_m", 9, LayerRole::Wk), Format::Q8_0);
+    assert_eq!(format(&eight, "q4_k_m", 9, LayerRole::Wo), Format::Q5K);
+    assert_eq!(format(&eight, "q4_k_m", 9, LayerRole::Router), Format::F32);
+    let large = llama2_70b();
+    assert_eq!(format(&large, "q4_k_m", 11, LayerRole::Wv), Format::Q5K); // 80 layers that share heads: not Q4_K
+    assert_eq!(format(&large, "q4_k_m", 12, LayerRole::Wv), Format::Q6K); // every third keeps more bits
+    assert_eq!(format(&large, "q2_k", 12, LayerRole::Wv), Format::Q5K);
+    assert_eq!(format(&llama2_7b(), "q2_k", 12, LayerRole::Wv), Format::Q3K);
+    assert_eq!(format(&llama3_8b(), "q2_k", 12, LayerRole::Wv), Format::Q4K); // four query heads to a KV head
+    assert_eq!(format(&llama3_8b(), "q3_k_m", 0, LayerRole::WDown), Format::Q5K);
+    assert_eq!(format(&llama3_8b(), "q3_k_m", 2, LayerRole::WDown), Format::Q4K);
+    assert_eq!(format(&llama3_8b(), "q4_k_s", 3, LayerRole::Wv), Format::Q5K);
+    // the fused q, k, v of GPT-NeoX is one tensor, so its parts have one format
+    for role in [LayerRole::Wq, LayerRole::Wk, LayerRole::Wv] {
+        assert_eq!(format(&pythia_410m(), "q4_k_m", 0, role), Format::Q6K);
+    }
+    // Qwen2.5-0.5B is 896 wide, which blocks of 256 do not fill; its w_down has 4864 columns, which they do
+    let narrow = roofline_model::presets::find("Qwen2.5-0.5B").unwrap().config().unwrap();
+    assert_eq!(format(&narrow, "q4_k_m", 5, LayerRole::Wq), Format::Q5_0);
+    assert_eq!(format(&narrow, "q6_k", 5, LayerRole::Wq), Format::Q8_0);
+    assert_eq!(format(&narrow, "q2_k", 5, LayerRole::Wq), Format::Q4_0);
+    assert_eq!(format(&narrow, "q6_k", 5, LayerRole::WDown), Format::Q6K);
+    let head = Recipe::from_name("q4_k_m").unwrap();
+    assert_eq!(head.format_of(&narrow, Role::TokenEmbedding).unwrap(), Format::Q8_0); // tied: it is the head
+    assert_eq!(head.format_of(&llama3_8b(), Role::OutputHead).unwrap(), Format::Q6K);
+    assert_eq!(head.format_of(&llama3_8b(), Role::TokenEmbedding).unwrap(), Format::Q4K);
+    assert_eq!(head.format_of(&llama3_8b(), Role::FinalNorm).unwrap(), Format::F32);
+}
