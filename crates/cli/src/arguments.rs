@@ -1,6 +1,6 @@
 //! Arguments that several commands share.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use roofline_lab::environment::default_threads;
 
 use crate::failure::Failure;
@@ -29,25 +29,19 @@ impl Threads {
     }
 }
 
-/// Table for people or JSON for programs.
+/// How facts are printed.
 #[derive(Debug, Clone, Args)]
-pub struct TableOrJson {
+pub struct Print {
     /// How to print
     #[arg(long, value_enum, default_value = "table")]
-    format: TableOrJsonFormat,
+    format: Format,
     /// Short for --format json
     #[arg(long, conflicts_with = "format")]
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum TableOrJsonFormat {
-    Table,
-    Json,
-}
-
-impl TableOrJson {
+impl Print {
     pub fn format(&self) -> Format {
-        if self.json || self.format == TableOrJsonFormat::Json { Format::Json } else { Format::Table }
+        if self.json { Format::Json } else { self.format }
     }
 }

@@ -6,6 +6,9 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use roofline_lab::LabError;
+use roofline_limits::LimitsError;
+use roofline_model::ModelError;
+use roofline_weights::WeightsError;
 
 /// The reader of our output is gone; there is nobody left to tell.
 const NOBODY_LISTENS: u8 = 0;
@@ -71,6 +74,24 @@ impl From<io::Error> for Failure {
 impl From<LabError> for Failure {
     fn from(error: LabError) -> Failure {
         if matches!(error, LabError::Cancelled) { Failure::interrupted() } else { Failure::new(error) }
+    }
+}
+
+impl From<LimitsError> for Failure {
+    fn from(error: LimitsError) -> Failure {
+        Failure::new(error)
+    }
+}
+
+impl From<ModelError> for Failure {
+    fn from(error: ModelError) -> Failure {
+        Failure::new(error)
+    }
+}
+
+impl From<WeightsError> for Failure {
+    fn from(error: WeightsError) -> Failure {
+        Failure::new(error)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod arguments;
 mod commands;
+mod devices;
 mod failure;
 mod interrupt;
 mod output;

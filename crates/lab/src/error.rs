@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use roofline_kernels::probe::ProbeError;
+use roofline_limits::LimitsError;
 
 use crate::plot::PlotError;
 use crate::statistics::StatisticsError;
@@ -19,6 +20,15 @@ pub enum LabError {
     /// Data that no chart can show.
     #[error(transparent)]
     Plot(#[from] PlotError),
+    /// A figure that the calculator refuses.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
+    /// A machine that was not measured far enough to be a device.
+    #[error("this machine's file has no figure for `{what}`; measure again with `roofline machine`")]
+    NoFigure {
+        /// Label of the figure.
+        what: &'static str,
+    },
     /// The caller called it off.
     #[error("cancelled")]
     Cancelled,

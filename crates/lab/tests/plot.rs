@@ -77,7 +77,16 @@ fn operators_at_one_place_share_a_disc() {
         .collect();
     let decode: Vec<&&str> = discs.iter().filter(|name| name.starts_with("decode")).collect();
     assert!(decode.iter().any(|name| name.contains("w_down") && name.contains("w_gate_up")), "{discs:?}");
-    assert!(chart.remarks[0].contains("embed (prefill of 512"), "{:?}", chart.remarks);
+    assert!(chart.remarks[0].contains("embed (prefill of 512: "), "{:?}", chart.remarks);
+}
+
+#[test]
+fn ceilings_close_together_share_a_name() {
+    let mut roof = device();
+    roof.ceilings[1].flops_per_second = 240e9;
+    let chart = roofline("", "", &roof, &phase("decode", 1.0));
+    let notes: Vec<&str> = chart.notes.iter().map(|note| note.text.as_str()).collect();
+    assert_eq!(notes, ["memory: 36.0 GB/s", "int8, int32 sums", "bf16, f32 sums; f32"]);
 }
 
 #[test]

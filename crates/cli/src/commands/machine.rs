@@ -10,10 +10,10 @@ use roofline_lab::machine::{self, Figure, Options, Step};
 use roofline_lab::units::{binary_bytes, bytes, grouped, si};
 use serde_json::json;
 
-use crate::arguments::{TableOrJson, Threads};
+use crate::arguments::{Print, Threads};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::output::{Align, Format, Table, print, print_json};
+use crate::output::{Align, Format, Section, Table, csv_line, print, print_json, sections};
 
 /// Measure what memory and arithmetic of this machine reach, and keep it as the device `this`
 ///
@@ -33,7 +33,7 @@ pub struct Machine {
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
-    print: TableOrJson,
+    print: Print,
 }
 
 impl Machine {
@@ -49,7 +49,8 @@ impl Machine {
         };
         match self.print.format() {
             Format::Json => print_json(&json!({ "machine": measured, "kept_at": kept })),
-            Format::Table => print(&describe(&measured, threads, kept.as_deref())),
+            Format::Csv => print(&csv(&measured.figures)),
+            format => print(&describe(&measured, threads, kept.as_deref(), format)),
         }
     }
 }
@@ -70,10 +71,10 @@ fn measure(threads: usize) -> Result<machine::Machine, Failure> {
     Ok(measured?)
 }
 
-fn describe(machine: &machine::Machine, threads: usize, kept: Option<&Path>) -> String {
-    let mut text = facts(&machine.environment, threads).to_text();
-    text.push('\n');
-    text.push_str(&figures(&machine.figures).to_text());
+fn describe(machine: &machine::Machine, threads: usize, kept: Option<&Path>, format: Format) -> String {
+    let tables = [facts(&machine.environment, threads), figures(&machine.figures)];
+    let tables = tables.map(|table| Section::table("", table));
+    let mut text = sections(&tables, format);
     text.push('\n');
     if machine.noise.is_noisy() {
         text.push_str("Noisy: take these figures with care, or measure again when the machine is quiet.\n");
@@ -88,6 +89,22 @@ fn describe(machine: &machine::Machine, threads: usize, kept: Option<&Path>) -> 
         text.push_str(&format!(" Kept as device `this` in {}.", path.display()));
     }
     text.push('\n');
+    text
+}
+
+/// Rates per second, as measured.
+fn csv(figures: &[Figure]) -> String {
+    let head =
+        ["measured", "threads", "unit", "best", "median", "quartile_low", "quartile_high", "n", "loop"];
+    let mut text = csv_line(&head);
+    for figure in figures {
+        let rates =
+            [figure.best, figure.median, figure.quartiles.low, figure.quartiles.high].map(|r| r.to_string());
+        let [best, median, low, high] = rates.each_ref().map(String::as_str);
+        let (threads, n) = (figure.threads.to_string(), figure.n.to_string());
+        let (what, unit) = (figure.what.label(), figure.what.unit().symbol());
+        text.push_str(&csv_line(&[what, &threads, unit, best, median, low, high, &n, &figure.instruction]));
+    }
     text
 }
 

@@ -1,5 +1,7 @@
 //! One file per command.
 
+mod devices;
+mod limits;
 mod machine;
 
 use clap::Subcommand;
@@ -10,6 +12,8 @@ use crate::failure::Failure;
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Machine(machine::Machine),
+    Devices(devices::Devices),
+    Limits(Box<limits::Limits>),
 }
 
 impl Command {
@@ -17,6 +21,8 @@ impl Command {
     pub fn run(self) -> Result<(), Failure> {
         match self {
             Command::Machine(command) => command.run(),
+            Command::Devices(command) => command.run(),
+            Command::Limits(command) => command.run(),
         }
     }
 }

@@ -4,19 +4,80 @@ mod table;
 
 use std::io::{self, Write};
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::failure::Failure;
 
-pub use table::{Align, Table};
+pub use table::{Align, Table, csv_line};
+
+/// Something under a title.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Section {
+    /// One line; none when empty.
+    pub title: String,
+    /// What stands below it.
+    pub body: Body,
+}
+
+/// What stands below a title.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    Table(Table),
+    /// Each with lines that belong to it.
+    Items(Vec<(String, Vec<String>)>),
+}
+
+/// Sections below one another, for a terminal or a document.
+pub fn sections(sections: &[Section], format: Format) -> String {
+    let texts: Vec<String> = sections.iter().map(|section| section.to_text(format)).collect();
+    texts.join("\n")
+}
+
+impl Section {
+    /// A table under a title.
+    pub fn table(title: impl Into<String>, table: Table) -> Section {
+        Section { title: title.into(), body: Body::Table(table) }
+    }
+
+    /// A list under a title.
+    pub fn items(title: impl Into<String>, items: Vec<(String, Vec<String>)>) -> Section {
+        Section { title: title.into(), body: Body::Items(items) }
+    }
+
+    fn to_text(&self, format: Format) -> String {
+        let markdown = format == Format::Markdown;
+        let body = match &self.body {
+            Body::Table(table) if markdown => table.to_markdown(),
+            Body::Table(table) => table.to_text(),
+            Body::Items(items) => items.iter().map(|item| item_text(item, markdown)).collect(),
+        };
+        match (self.title.is_empty(), markdown) {
+            (true, _) => body,
+            (false, true) => format!("### {}\n\n{body}", self.title),
+            (false, false) => format!("{}\n{body}", self.title),
+        }
+    }
+}
+
+fn item_text((head, lines): &(String, Vec<String>), markdown: bool) -> String {
+    let bullet = if markdown { "- " } else { "" };
+    let indent = if markdown { "  - " } else { "    " };
+    let lines: String = lines.iter().map(|line| format!("{indent}{line}\n")).collect();
+    format!("{bullet}{head}\n{lines}")
+}
 
 /// How facts are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// Columns that line up, for people.
     Table,
+    /// The same for a document.
+    Markdown,
     /// One object, for programs.
     Json,
+    /// One figure per line with its unit, for spreadsheets.
+    Csv,
 }
 
 /// Prints text as it is.

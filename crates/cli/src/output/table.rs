@@ -54,6 +54,33 @@ impl Table {
         let lines: Vec<String> = grid.lines().map(|line| format!("{}\n", line.trim_end())).collect();
         lines.concat()
     }
+
+    /// For a document; a table without a head gets an empty one, since Markdown knows no other.
+    pub fn to_markdown(&self) -> String {
+        let line = |cells: &[String]| {
+            let cells: Vec<String> =
+                cells.iter().map(|text| text.replace('|', "\\|").replace('\n', " ")).collect();
+            format!("| {} |\n", cells.join(" | "))
+        };
+        let head: Vec<String> = self.columns.iter().map(|(name, _)| name.clone()).collect();
+        let rule = |align: &Align| if *align == Align::Right { "---:" } else { "---" }.to_string();
+        let rules: Vec<String> = self.columns.iter().map(|(_, align)| rule(align)).collect();
+        let rows: Vec<String> = self.rows.iter().map(|row| line(row)).collect();
+        format!("{}{}{}", line(&head), line(&rules), rows.concat())
+    }
+}
+
+/// One line of comma-separated values (RFC 4180).
+pub fn csv_line(cells: &[&str]) -> String {
+    let quoted = |cell: &&str| {
+        if cell.contains([',', '"', '\n', '\r']) {
+            format!("\"{}\"", cell.replace('"', "\"\""))
+        } else {
+            cell.to_string()
+        }
+    };
+    let cells: Vec<String> = cells.iter().map(quoted).collect();
+    format!("{}\n", cells.join(","))
 }
 
 fn cell(text: &str, align: Align) -> Cell {
@@ -78,6 +105,14 @@ mod tests {
             lines,
             ["name         rate", "──────────────────", "read µ  30.2 GB/s", "f32         1 B/s"]
         );
+    }
+
+    #[test]
+    fn separators_inside_of_cells_are_escaped() {
+        let mut table = Table::new(&[("a", Align::Left), ("b", Align::Right)]);
+        table.row(["x|y", "1"]);
+        assert_eq!(table.to_markdown(), "| a | b |\n| --- | ---: |\n| x\\|y | 1 |\n");
+        assert_eq!(csv_line(&["a,b", "say \"x\"", "1"]), "\"a,b\",\"say \"\"x\"\"\",1\n");
     }
 
     #[test]

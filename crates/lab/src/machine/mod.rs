@@ -4,15 +4,17 @@
 //! spread over the whole run and kept as best, median and quartiles: the best is the roof, the distance to the median
 //! says how often it can be had. [`Noise`] says when the neighbours were loud.
 
+mod device;
 mod figure;
 mod measure;
 mod noise;
 mod store;
 
+pub use device::THIS;
 pub use figure::{Figure, Unit, What};
 pub use measure::{Options, Step, measure, measure_quickly};
 pub use noise::{Noise, Reason};
-pub use store::{default_path, load, save};
+pub use store::{config_folder, default_path, load, save};
 
 use serde::{Deserialize, Serialize};
 

@@ -6,18 +6,26 @@ use std::path::{Path, PathBuf};
 use super::Machine;
 use crate::error::LabError;
 
-/// `$XDG_CONFIG_HOME/roofline/machine.toml`, or the same below `~/.config`.
+/// `machine.toml` in the [`config_folder`].
+///
+/// # Errors
+/// As [`config_folder`].
+pub fn default_path() -> Result<PathBuf, LabError> {
+    Ok(config_folder()?.join("machine.toml"))
+}
+
+/// The user's own files: `$XDG_CONFIG_HOME/roofline`, or `~/.config/roofline`.
 ///
 /// # Errors
 /// [`LabError::NoConfigFolder`] when neither variable is set.
-pub fn default_path() -> Result<PathBuf, LabError> {
-    path_from(std::env::var_os("XDG_CONFIG_HOME"), std::env::var_os("HOME"))
+pub fn config_folder() -> Result<PathBuf, LabError> {
+    folder_from(std::env::var_os("XDG_CONFIG_HOME"), std::env::var_os("HOME"))
 }
 
-fn path_from(config: Option<OsString>, home: Option<OsString>) -> Result<PathBuf, LabError> {
+fn folder_from(config: Option<OsString>, home: Option<OsString>) -> Result<PathBuf, LabError> {
     let set = |value: Option<OsString>| value.filter(|v| !v.is_empty()).map(PathBuf::from);
     let folder = set(config).or_else(|| Some(set(home)?.join(".config"))).ok_or(LabError::NoConfigFolder)?;
-    Ok(folder.join("roofline").join("machine.toml"))
+    Ok(folder.join("roofline"))
 }
 
 /// Writes the machine, and the folders above it where they are missing.
@@ -67,10 +75,10 @@ mod tests {
     #[test]
     fn the_configuration_folder_is_found() {
         let os = |s: &str| Some(OsString::from(s));
-        assert_eq!(path_from(os("/c"), os("/h")).unwrap(), Path::new("/c/roofline/machine.toml"));
-        assert_eq!(path_from(None, os("/h")).unwrap(), Path::new("/h/.config/roofline/machine.toml"));
-        assert_eq!(path_from(os(""), os("/h")).unwrap(), Path::new("/h/.config/roofline/machine.toml"));
-        assert!(matches!(path_from(None, os("")), Err(LabError::NoConfigFolder)));
+        assert_eq!(folder_from(os("/c"), os("/h")).unwrap(), Path::new("/c/roofline"));
+        assert_eq!(folder_from(None, os("/h")).unwrap(), Path::new("/h/.config/roofline"));
+        assert_eq!(folder_from(os(""), os("/h")).unwrap(), Path::new("/h/.config/roofline"));
+        assert!(matches!(folder_from(None, os("")), Err(LabError::NoConfigFolder)));
     }
 
     #[test]

@@ -49,6 +49,9 @@ impl OperatorPoint {
 /// Operators closer than this ratio on both axes share a disc.
 const SAME_PLACE: f64 = 1.16;
 
+/// Ceilings closer than this ratio have no room for a name each.
+const ROOM_FOR_A_NAME: f64 = 1.4;
+
 /// Draws operators under the roof of a device. Operators that only move bytes have no place on a logarithmic axis; a
 /// remark lists them.
 pub fn roofline(title: &str, subtitle: &str, roof: &Roof, operators: &[OperatorPoint]) -> Chart {
@@ -133,13 +136,29 @@ fn roof_notes(roof: &Roof, low: f64, high: f64) -> Vec<Note> {
         color: GREY,
         side: Side::BelowRight,
     };
-    let ceiling = |c: &Ceiling| Note {
-        at: (high, c.flops_per_second),
-        text: c.name.clone(),
-        color: GREY,
-        side: Side::AboveLeft,
-    };
-    std::iter::once(slope).chain(roof.ceilings.iter().map(ceiling)).collect()
+    // Names of ceilings that lie close together share a line above the highest of them.
+    let mut ceilings: Vec<&Ceiling> = roof.ceilings.iter().collect();
+    ceilings.sort_by(|a, b| b.flops_per_second.total_cmp(&a.flops_per_second));
+    let mut notes = vec![slope];
+    let mut top = f64::INFINITY;
+    for ceiling in ceilings {
+        let peak = ceiling.flops_per_second;
+        match notes.last_mut() {
+            Some(note) if top / peak < ROOM_FOR_A_NAME => {
+                note.text = format!("{}; {}", note.text, ceiling.name)
+            }
+            _ => {
+                top = peak;
+                notes.push(Note {
+                    at: (high, peak),
+                    text: ceiling.name.clone(),
+                    color: GREY,
+                    side: Side::AboveLeft,
+                });
+            }
+        }
+    }
+    notes
 }
 
 /// Neighbours within [`SAME_PLACE`] of the first of a group, in order of intensity.
@@ -187,13 +206,23 @@ fn together(text: &str) -> String {
     text.replace(' ', "\u{a0}")
 }
 
+/// One sentence: which operators, and how long they take together in each phase.
 fn bytes_only(operators: &[&OperatorPoint]) -> Vec<String> {
-    if operators.is_empty() {
+    let mut names: Vec<&str> = Vec::new();
+    let mut phases: Vec<(&str, f64)> = Vec::new();
+    for operator in operators {
+        if !names.contains(&operator.name.as_str()) {
+            names.push(&operator.name);
+        }
+        match phases.iter_mut().find(|(phase, _)| *phase == operator.phase) {
+            Some((_, seconds)) => *seconds += operator.seconds,
+            None => phases.push((&operator.phase, operator.seconds)),
+        }
+    }
+    if names.is_empty() {
         return Vec::new();
     }
-    let list: Vec<String> = operators
-        .iter()
-        .map(|o| format!("{} ({}, {})", o.name, o.phase, together(&si(o.seconds, "s"))))
-        .collect();
-    vec![format!("Bytes without FLOPs, not on the axes: {}.", list.join(", "))]
+    let times: Vec<String> =
+        phases.iter().map(|(phase, seconds)| format!("{phase}: {}", together(&si(*seconds, "s")))).collect();
+    vec![format!("Bytes without FLOPs, not on the axes: {} ({}).", names.join(", "), times.join("; "))]
 }
