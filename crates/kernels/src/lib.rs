@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows of models, layers or files. See `docs/kernels.md` for how each kernel is laid out and why.
 
+pub mod activation;
 pub mod activations;
 mod aligned;
 pub mod attention;
@@ -14,23 +15,30 @@ pub mod isa;
 pub mod kv_page;
 mod layout;
 pub mod matmul;
+pub mod norm;
 pub mod packed;
 pub mod probe;
 mod quantized;
+pub mod rope;
 mod scalar;
 mod shared_slice;
 mod simd;
+pub mod softmax;
 pub mod table;
 pub mod team;
 mod tile;
 mod vectors;
 
+pub use activation::{Activation, activate, activate_gated, add, add_bias};
 pub use activations::Activations;
 pub use attention::{AttentionJob, AttentionScratch, AttentionShape, Visible, attention, attention_weights};
 pub use error::KernelError;
 pub use isa::Isa;
 pub use kv_page::{KvFormat, KvLayer, LaneView, PageLayout, Rows};
 pub use matmul::{MatmulJob, matmul, matmul_experts};
+pub use norm::{Norm, NormKind, norm_rows, norm_rows_in_place};
 pub use packed::PackedMatrix;
+pub use rope::{Pairing, RopeScaling, inverse_frequencies, rope, rope_angles};
+pub use softmax::{argmax, log_softmax, log_sum_exp, route, softmax};
 pub use table::{Choice, KernelTable, Operation, SkipReason};
 pub use team::{Team, physical_cores};
