@@ -23,7 +23,7 @@ pub(crate) struct Compiled {
 macro_rules! compile {
     (
         $module:ident, $features:literal, $simd:ty,
-        quantized $gemv_units:literal, $units:literal x $rows:literal,
+        quantized $dot:ident $gemv_units:literal, $units:literal x $rows:literal,
         floats $float_gemv_units:literal, $float_units:literal x $float_rows:literal
     ) => {
         #[allow(dead_code)] // floats gain nothing from VNNI, and take the kernels of the level below
@@ -39,7 +39,7 @@ macro_rules! compile {
             #[target_feature(enable = $features)]
             unsafe fn quantized_gemv<Q: Quantized>(tile: &Tile<'_>) {
                 // SAFETY: this function has the instructions, and the contract is the caller's.
-                unsafe { quantized::gemv::<$simd, Q, $gemv_units>(tile) }
+                unsafe { quantized::gemv::<$simd, Q, quantized::$dot, $gemv_units>(tile) }
             }
 
             /// # Safety
@@ -80,19 +80,19 @@ macro_rules! compile {
 }
 
 #[cfg(target_arch = "x86_64")]
-compile!(avx2, "avx2,fma,f16c", crate::simd::avx2::Avx2, quantized 2, 2 x 4, floats 4, 2 x 4);
+compile!(avx2, "avx2,fma,f16c", crate::simd::avx2::Avx2, quantized ByPairs 2, 2 x 4, floats 4, 2 x 4);
 #[cfg(target_arch = "x86_64")]
 compile!(
     avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl", crate::simd::avx512::Avx512<false>,
-    quantized 2, 2 x 8, floats 4, 2 x 12
+    quantized ByPairs 2, 2 x 8, floats 4, 2 x 8
 );
 #[cfg(target_arch = "x86_64")]
 compile!(
     avx512vnni, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", crate::simd::avx512::Avx512<true>,
-    quantized 2, 2 x 8, floats 4, 2 x 12
+    quantized ByBytes 2, 2 x 8, floats 4, 2 x 8
 );
 #[cfg(target_arch = "aarch64")]
-compile!(neon, "neon", crate::simd::neon::Neon, quantized 4, 4 x 2, floats 4, 4 x 4);
+compile!(neon, "neon", crate::simd::neon::Neon, quantized ByPairs 4, 4 x 2, floats 4, 4 x 4);
 
 /// Kernels of a quantized format for each level of this architecture.
 fn quantized<Q: crate::quantized::Quantized>() -> Vec<Compiled> {

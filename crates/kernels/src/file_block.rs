@@ -80,9 +80,11 @@ impl FileBlock {
         let (quants, rest) = rest.split_at(64);
         let (scales, half) = rest.split_at(12);
         self.read_two_bits(quants);
-        for (k, q) in self.q.iter_mut().enumerate() {
-            // A set bit means that 4 is not subtracted.
-            *q |= (mask[k % 32] >> (k / 32) & 1) << 2;
+        for (j, q) in self.q.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            for (q, mask) in q.iter_mut().zip(mask) {
+                // A set bit means that 4 is not subtracted.
+                *q |= (mask >> j & 1) << 2;
+            }
         }
         for (i, scale) in self.scales.iter_mut().enumerate() {
             let low = if i < 8 { scales[i] & 15 } else { scales[i - 8] >> 4 };
@@ -93,8 +95,10 @@ impl FileBlock {
 
     /// Two-bit weights of Q2_K and Q3_K: bits `2 j` of byte `l` of a half belong to weight `32 j + l` of that half.
     fn read_two_bits(&mut self, quants: &[u8]) {
-        for (k, q) in self.q.iter_mut().enumerate() {
-            *q = quants[k / 128 * 32 + k % 32] >> (k % 128 / 32 * 2) & 3;
+        for (j, q) in self.q.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            for (q, quants) in q.iter_mut().zip(&quants[j / 4 * 32..]) {
+                *q = quants >> (j % 4 * 2) & 3;
+            }
         }
     }
 
@@ -110,11 +114,12 @@ impl FileBlock {
             Format::Q5K => (&block[16..48], &block[48..]),
             _ => (&[0; 32][..], &block[16..]),
         };
-        for pair in 0..4 {
-            for l in 0..32 {
-                let byte = nibbles[32 * pair + l];
-                self.q[64 * pair + l] = byte & 15 | (fifth[l] >> (2 * pair) & 1) << 4;
-                self.q[64 * pair + 32 + l] = byte >> 4 | (fifth[l] >> (2 * pair + 1) & 1) << 4;
+        let pairs = self.q.as_chunks_mut::<64>().0.iter_mut().zip(nibbles.chunks_exact(32));
+        for (pair, (q, nibbles)) in pairs.enumerate() {
+            let (first, second) = q.split_at_mut(32);
+            for (l, (nibbles, fifth)) in nibbles.iter().zip(fifth).enumerate() {
+                first[l] = nibbles & 15 | (fifth >> (2 * pair) & 1) << 4;
+                second[l] = nibbles >> 4 | (fifth >> (2 * pair + 1) & 1) << 4;
             }
         }
     }
@@ -124,13 +129,14 @@ impl FileBlock {
         let (high, rest) = rest.split_at(64);
         let (scales, half) = rest.split_at(16);
         for n in 0..2 {
-            let (low, high) = (&low[64 * n..64 * n + 64], &high[32 * n..32 * n + 32]);
-            let q = &mut self.q[128 * n..128 * n + 128];
-            for l in 0..32 {
-                q[l] = low[l] & 15 | (high[l] & 3) << 4;
-                q[l + 32] = low[l + 32] & 15 | (high[l] >> 2 & 3) << 4;
-                q[l + 64] = low[l] >> 4 | (high[l] >> 4 & 3) << 4;
-                q[l + 96] = low[l + 32] >> 4 | high[l] >> 6 << 4;
+            let (low, high) = (&low[64 * n..], &high[32 * n..]);
+            let (q, _) = self.q[128 * n..].as_chunks_mut::<32>();
+            let (low_first, low_second) = (&low[..32], &low[32..64]);
+            for (l, high) in high[..32].iter().enumerate() {
+                q[0][l] = low_first[l] & 15 | (high & 3) << 4;
+                q[1][l] = low_second[l] & 15 | (high >> 2 & 3) << 4;
+                q[2][l] = low_first[l] >> 4 | (high >> 4 & 3) << 4;
+                q[3][l] = low_second[l] >> 4 | high >> 6 << 4;
             }
         }
         self.scales.copy_from_slice(scales);

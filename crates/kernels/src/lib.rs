@@ -18,6 +18,7 @@ pub mod matmul;
 pub mod norm;
 pub mod packed;
 pub mod probe;
+mod quantize;
 mod quantized;
 pub mod rope;
 mod scalar;

@@ -68,7 +68,7 @@ pub fn matmul(
         let mut parts = [const { None::<Part<'_>> }; MAX_JOBS];
         for (part, job) in parts.iter_mut().zip(jobs) {
             let out = SharedSlice::new(job.out);
-            *part = Some(Part::new(job.w, 0..x.rows(), out, job.bias, job.add, team.threads()));
+            *part = Some(Part::new(job.w, x, 0..x.rows(), out, job.bias, job.add, team.threads()));
         }
         run(table, team, x, || parts.iter().flatten());
     }
@@ -116,7 +116,7 @@ pub fn matmul_experts(
     let threads = team.threads();
     run(table, team, x, || {
         let busy = experts.iter().zip(groups).filter(|(_, group)| !group.is_empty());
-        busy.map(|(w, group)| Part::new(w, group.clone(), out, None, false, threads))
+        busy.map(|(w, group)| Part::new(w, x, group.clone(), out, None, false, threads))
     });
     Ok(())
 }
@@ -139,6 +139,7 @@ fn check(x: &Activations, w: &PackedMatrix, rows: usize, out: usize) -> Result<(
 #[derive(Clone)]
 struct Part<'a> {
     w: &'a PackedMatrix,
+    few: bool, // rows, so that decode kernels serve
     rows: Range<usize>,
     out: SharedSlice<'a, f32>,
     bias: Option<&'a [f32]>,
@@ -148,24 +149,27 @@ struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
+    #[allow(clippy::too_many_arguments)] // the fields of a job and what they are cut for
     fn new(
         w: &'a PackedMatrix,
+        x: &Activations,
         rows: Range<usize>,
         out: SharedSlice<'a, f32>,
         bias: Option<&'a [f32]>,
         add: bool,
         threads: usize,
     ) -> Part<'a> {
+        let few = rows.len() < MANY_ROWS && x.has_halves();
         let (tile_groups, tile_rows) = match rows.len() {
-            0..MANY_ROWS => {
+            len if few => {
                 let by_bytes = TILE_BYTES / w.group_bytes().max(1);
                 // Not fewer than four tiles a thread, lest one be left over; kernels take groups in fours.
                 let by_threads = w.groups() / (4 * threads);
-                (by_bytes.min(by_threads).next_multiple_of(4).max(4), rows.len())
+                (by_bytes.min(by_threads).next_multiple_of(4).max(4), len)
             }
             many => (TILE_GROUPS, many.div_ceil(many.div_ceil(TILE_ROWS))),
         };
-        Part { w, rows, out, bias, add, tile_groups, tile_rows }
+        Part { w, few, rows, out, bias, add, tile_groups, tile_rows }
     }
 
     fn row_tiles(&self) -> usize {
@@ -195,7 +199,7 @@ impl<'a> Part<'a> {
 
     fn run_tile(&self, table: &KernelTable, i: usize, x: &Activations) {
         let kernels = &table.matmul[self.w.format() as usize];
-        let kernel = if self.rows.len() < MANY_ROWS { kernels.gemv } else { kernels.gemm };
+        let kernel = if self.few { kernels.gemv } else { kernels.gemm };
         // SAFETY: the table holds only functions that this machine runs; shapes and preparation were checked before
         // the region opened; tiles of one part, and the outputs of different parts, are disjoint.
         unsafe { kernel(&self.tile(i, x)) };

@@ -8,7 +8,7 @@ use crate::aligned::AlignedBytes;
 use crate::error::KernelError;
 use crate::file_block::FileBlock;
 use crate::layout::{
-    BLOCK, GROUP, Layout, SUPER, Scales, field_at, group_bytes, read_f16, read_u16, read_u32, six_bit,
+    BLOCK, GROUP, LINE, Layout, SUPER, Scales, group_bytes, read_f16, read_u16, read_u32, six_bit,
     six_bit_words,
 };
 use crate::shared_slice::SharedSlice;
@@ -58,16 +58,20 @@ impl PackedMatrix {
         team.run(groups, &|group, _| {
             // SAFETY: each group is one tile.
             let out = unsafe { shared.part(group * group_bytes, group_bytes) };
-            for lane in 0..GROUP.min(rows - group * GROUP) {
-                let row = group * GROUP + lane;
-                let file = row_bytes(row);
+            let first_row = group * GROUP;
+            let mut files = [&[][..]; GROUP]; // one row each
+            let lanes = GROUP.min(rows - first_row);
+            for (lane, file) in files[..lanes].iter_mut().enumerate() {
+                *file = row_bytes(first_row + lane);
                 if file.len() != file_bytes {
+                    let row = first_row + lane;
                     let error = KernelError::RowBytes { format, row, got: file.len(), want: file_bytes };
                     return report(row, error);
                 }
-                if let Err(col) = pack_row(format, cols, file, lane, out) {
-                    return report(row, KernelError::NotFinite { row, col });
-                }
+            }
+            if let Err((lane, col)) = pack_group(format, cols, &files[..lanes], out) {
+                let row = first_row + lane;
+                report(row, KernelError::NotFinite { row, col });
             }
         });
         match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -143,32 +147,85 @@ impl std::fmt::Debug for PackedMatrix {
     }
 }
 
-/// Packs one row as lane `lane` of its group, all zero before. The error is the column of what is not finite.
-fn pack_row(format: Format, cols: usize, file: &[u8], lane: usize, out: &mut [u8]) -> Result<(), usize> {
-    match (format, Layout::of(format)) {
-        (_, Some(layout)) => pack_quantized(format, &layout, cols, file, lane, out),
-        (Format::F32, _) => {
-            for (k, weight) in file.chunks_exact(4).enumerate() {
-                if read_u32(weight, 0) & 0x7f80_0000 == 0x7f80_0000 {
-                    return Err(k);
-                }
-                let at = 4 * (GROUP * k + lane);
-                out[at..at + 4].copy_from_slice(weight);
-            }
-            Ok(())
+/// Packs up to 16 rows as the lanes of a group, all zero before, a few weights of each at a time so that the lines
+/// they share stay in the cache. The error is the first lane that holds something not finite, and its column.
+fn pack_group(format: Format, cols: usize, files: &[&[u8]], out: &mut [u8]) -> Result<(), (usize, usize)> {
+    let mut bad = None;
+    let mut found = |lane: usize, col: usize| {
+        if bad.is_none_or(|(first, _)| lane < first) {
+            bad = Some((lane, col));
         }
-        (_, None) => {
-            let exponent = if format == Format::F16 { 0x7c00 } else { 0x7f80 };
-            for (k, weight) in file.chunks_exact(2).enumerate() {
-                if read_u16(weight, 0) & exponent == exponent {
-                    return Err(k);
+    };
+    let mut block = FileBlock::ZERO;
+    let (mut file_at, mut out_at) = (0, 0);
+    for first in (0..cols).step_by(SUPER) {
+        let len = SUPER.min(cols - first);
+        let file_len = len / format.block_len() * format.block_bytes();
+        for (lane, file) in files.iter().enumerate() {
+            let file = &file[file_at..file_at + file_len];
+            let layout = Layout::of(format);
+            let not_finite = match (format, layout) {
+                (_, Some(layout)) => {
+                    block.read(format, file);
+                    pack_superblock(&layout, &block, len, lane, &mut out[out_at..]);
+                    if block.is_finite() { None } else { Some(0) }
                 }
-                let at = half_at(format, k, lane);
-                out[at..at + 2].copy_from_slice(weight);
+                (Format::F32, None) => pack_f32(file, lane, &mut out[out_at..]),
+                (Format::F16, None) => pack_f16(file, lane, &mut out[out_at..]),
+                (_, None) => pack_bf16(file, lane, &mut out[out_at..]),
+            };
+            if let Some(col) = not_finite {
+                found(lane, first + col);
             }
-            Ok(())
         }
+        file_at += file_len;
+        out_at += match Layout::of(format) {
+            Some(layout) => layout.super_bytes(len / BLOCK),
+            None => GROUP * file_len,
+        };
     }
+    bad.map_or(Ok(()), Err)
+}
+
+/// Writes f32 weights as lane `lane`; returns the first that is not finite.
+fn pack_f32(file: &[u8], lane: usize, out: &mut [u8]) -> Option<usize> {
+    let mut worst = 0;
+    for (weight, out) in file.as_chunks::<4>().0.iter().zip(out.as_chunks_mut::<{ 4 * GROUP }>().0) {
+        worst = worst.max(u32::from_le_bytes(*weight) & 0x7f80_0000);
+        out[4 * lane..4 * lane + 4].copy_from_slice(weight);
+    }
+    let exponent = |weight: &[u8; 4]| u32::from_le_bytes(*weight) & 0x7f80_0000;
+    if worst < 0x7f80_0000 {
+        None
+    } else {
+        file.as_chunks().0.iter().position(|w| exponent(w) == 0x7f80_0000)
+    }
+}
+
+/// Writes f16 weights as lane `lane`; returns the first that is not finite.
+fn pack_f16(file: &[u8], lane: usize, out: &mut [u8]) -> Option<usize> {
+    for (weight, out) in file.as_chunks::<2>().0.iter().zip(out.as_chunks_mut::<{ 2 * GROUP }>().0) {
+        out[2 * lane..2 * lane + 2].copy_from_slice(weight);
+    }
+    first_with_exponent(file, 0x7c00)
+}
+
+/// Writes bf16 weights as lane `lane`, in pairs; returns the first that is not finite.
+fn pack_bf16(file: &[u8], lane: usize, out: &mut [u8]) -> Option<usize> {
+    for (pair, out) in file.chunks(4).zip(out.as_chunks_mut::<{ 4 * GROUP }>().0) {
+        out[4 * lane..4 * lane + pair.len()].copy_from_slice(pair);
+    }
+    first_with_exponent(file, 0x7f80)
+}
+
+/// The first 16-bit float whose exponent is all ones.
+fn first_with_exponent(file: &[u8], ones: u16) -> Option<usize> {
+    let weights = file.as_chunks::<2>().0;
+    let mut worst = 0;
+    for weight in weights {
+        worst = worst.max(u16::from_le_bytes(*weight) & ones);
+    }
+    if worst < ones { None } else { weights.iter().position(|w| u16::from_le_bytes(*w) & ones == ones) }
 }
 
 /// Byte where weight `k` of a lane lies in a group of 16-bit floats.
@@ -188,31 +245,6 @@ fn float(format: Format, group: &[u8], k: usize, lane: usize) -> f32 {
     }
 }
 
-fn pack_quantized(
-    format: Format,
-    layout: &Layout,
-    cols: usize,
-    file: &[u8],
-    lane: usize,
-    out: &mut [u8],
-) -> Result<(), usize> {
-    let mut block = FileBlock::ZERO;
-    let (mut file_at, mut out_at) = (0, 0);
-    for first in (0..cols).step_by(SUPER) {
-        let len = SUPER.min(cols - first);
-        let (file_len, out_len) =
-            (len / format.block_len() * format.block_bytes(), layout.super_bytes(len / BLOCK));
-        block.read(format, &file[file_at..file_at + file_len]);
-        if !block.is_finite() {
-            return Err(first);
-        }
-        pack_superblock(layout, &block, len, lane, &mut out[out_at..out_at + out_len]);
-        file_at += file_len;
-        out_at += out_len;
-    }
-    Ok(())
-}
-
 /// Writes a superblock of `len` weights of one row as lane `lane` of a packed superblock, all zero before.
 fn pack_superblock(layout: &Layout, block: &FileBlock, len: usize, lane: usize, out: &mut [u8]) {
     let blocks = len / BLOCK;
@@ -225,14 +257,16 @@ fn pack_superblock(layout: &Layout, block: &FileBlock, len: usize, lane: usize, 
     }
 }
 
-/// Writes `bits` bits from bit `from` up of each weight.
+/// Writes `bits` bits from bit `from` up of each weight: one word a line, four weights in its bytes.
 fn pack_plane(bits: usize, q: &[u8], from: usize, lane: usize, plane: &mut [u8]) {
-    let mask = ((1u16 << bits) - 1) as u8;
-    for (quad, weights) in q.chunks_exact(4).enumerate() {
-        let (byte, shift) = field_at(bits, 4 * quad, lane);
-        for (out, weight) in plane[byte..byte + 4].iter_mut().zip(weights) {
-            *out |= (weight >> from & mask) << shift;
+    let mask = ((1u32 << bits) - 1) * 0x0101_0101;
+    let lines = plane.as_chunks_mut::<LINE>().0;
+    for (line, quads) in lines.iter_mut().zip(q.as_chunks::<4>().0.chunks(8 / bits)) {
+        let mut word = 0;
+        for (t, quad) in quads.iter().enumerate() {
+            word |= (u32::from_le_bytes(*quad) >> from & mask) << (bits * t);
         }
+        line[4 * lane..4 * lane + 4].copy_from_slice(&word.to_le_bytes());
     }
 }
 

@@ -10,7 +10,7 @@ use roofline_weights::Format;
 use crate::activations::IntegerRow;
 use crate::layout::{BLOCK, GROUP, LINE, Layout, SUPER, Scales};
 use crate::matmul::TILE_ROWS;
-use crate::simd::Simd;
+use crate::simd::{ByteDot, Simd};
 use crate::tile::Tile;
 
 /// A quantized format at compile time.
@@ -204,7 +204,7 @@ unsafe fn half<S: Simd>(from: *const u8, i: usize, lane: usize) -> S::Float {
 
 /// The planes of a superblock, from some lane on.
 #[derive(Clone, Copy)]
-struct Planes {
+pub(crate) struct Planes {
     high: *const u8,
     low: *const u8,
 }
@@ -237,6 +237,36 @@ impl Planes {
         }
     }
 
+    /// The four stored weights of quad `quad` of the first block, as bytes.
+    ///
+    /// # Safety
+    /// As for [`Planes::pairs`].
+    #[inline(always)]
+    unsafe fn bytes<S: Simd, Q: Quantized>(self, quad: usize) -> S::Int {
+        let (low_bits, high_bits) = (Q::LAYOUT.low_bits, Q::LAYOUT.high_bits);
+        // SAFETY: by the contract.
+        unsafe {
+            let (line, shift) = (quad * low_bits / 8, quad * low_bits % 8);
+            let low = S::load(self.low.add(line * LINE));
+            if low_bits == 8 {
+                return low;
+            }
+            // Halves are shifted as there is no shift of bytes; what crosses over is masked away.
+            let low = S::and(S::shr16(low, shift), S::splat16(((1 << low_bits) - 1) * 0x0101));
+            if high_bits == 0 {
+                return low;
+            }
+            let (line, shift) = (quad * high_bits / 8, quad * high_bits % 8);
+            let high = S::load(self.high.add(line * LINE));
+            let high = if shift < low_bits {
+                S::shl16(high, low_bits - shift)
+            } else {
+                S::shr16(high, shift - low_bits)
+            };
+            S::or_and(low, high, S::splat16((((1 << high_bits) - 1) << low_bits) * 0x0101))
+        }
+    }
+
     /// The planes `blocks` blocks further on.
     ///
     /// # Safety
@@ -253,12 +283,120 @@ impl Planes {
     }
 }
 
+/// How decode multiplies: a quad of weights straight from the planes by a quad of activations.
+pub(crate) trait QuadDot<S: Simd> {
+    /// A quad of activations in each lane.
+    type Quad: Copy;
+    /// Products summed so far.
+    type Sum: Copy;
+
+    /// # Safety
+    /// All methods: the machine has the instructions of `S`.
+    unsafe fn zero() -> Self::Sum;
+    /// Quad `quad` of the row.
+    ///
+    /// # Safety
+    /// The row has that quad, in the form asked for.
+    unsafe fn load(x: IntegerRow<'_>, quad: usize) -> Self::Quad;
+    /// # Safety
+    /// The planes hold quad `quad`.
+    unsafe fn add<Q: Quantized>(sum: Self::Sum, planes: Planes, quad: usize, x: Self::Quad) -> Self::Sum;
+    unsafe fn total(sum: Self::Sum) -> S::Int;
+}
+
+/// By pairs of 16 bits. Even and odd pairs are summed apart: two chains hide the latency of the products.
+pub(crate) struct ByPairs;
+
+impl<S: Simd> QuadDot<S> for ByPairs {
+    type Quad = [S::Int; 2];
+    type Sum = [S::Sum; 2];
+
+    #[inline(always)]
+    unsafe fn zero() -> [S::Sum; 2] {
+        // SAFETY: by the contract.
+        unsafe { [S::zero_sum(); 2] }
+    }
+
+    #[inline(always)]
+    unsafe fn load(x: IntegerRow<'_>, quad: usize) -> [S::Int; 2] {
+        // SAFETY: by the contract.
+        unsafe {
+            let from = x.pairs.as_ptr().add(4 * quad);
+            [S::splat_pair(from), S::splat_pair(from.add(2))]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add<Q: Quantized>(
+        sum: [S::Sum; 2],
+        planes: Planes,
+        quad: usize,
+        x: [S::Int; 2],
+    ) -> [S::Sum; 2] {
+        // SAFETY: by the contract.
+        unsafe {
+            let even = S::dot(sum[0], planes.pairs::<S, Q>(quad, 0), x[0]);
+            [even, S::dot(sum[1], planes.pairs::<S, Q>(quad, 1), x[1])]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn total(sum: [S::Sum; 2]) -> S::Int {
+        // SAFETY: by the contract.
+        unsafe { S::total(S::join(sum[0], sum[1])) }
+    }
+}
+
+/// By bytes, the upper and the lower halves of the activations apart: as many products as by pairs, but weights are
+/// unpacked to bytes, which takes half the instructions.
+pub(crate) struct ByBytes;
+
+impl<S: ByteDot> QuadDot<S> for ByBytes {
+    type Quad = [S::Int; 2];
+    type Sum = [S::Int; 2];
+
+    #[inline(always)]
+    unsafe fn zero() -> [S::Int; 2] {
+        // SAFETY: by the contract.
+        unsafe { [S::splat32(0); 2] }
+    }
+
+    #[inline(always)]
+    unsafe fn load(x: IntegerRow<'_>, quad: usize) -> [S::Int; 2] {
+        // SAFETY: by the contract.
+        unsafe {
+            let from = x.halves.as_ptr().add(2 * quad).cast::<i16>();
+            [S::splat_pair(from), S::splat_pair(from.add(2))]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add<Q: Quantized>(
+        sum: [S::Int; 2],
+        planes: Planes,
+        quad: usize,
+        x: [S::Int; 2],
+    ) -> [S::Int; 2] {
+        // SAFETY: by the contract.
+        unsafe {
+            let weights = planes.bytes::<S, Q>(quad);
+            [S::dot_bytes(sum[0], weights, x[0]), S::dot_bytes(sum[1], weights, x[1])]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn total(sum: [S::Int; 2]) -> S::Int {
+        // SAFETY: by the contract.
+        unsafe { S::add32(S::shl32(sum[0], 8), sum[1]) }
+    }
+}
+
 /// Product of a tile, row by row, `UNITS` vectors of outputs at a time.
 ///
 /// # Safety
 /// As for [`TileKernel`](crate::tile::TileKernel), with the instructions of `S`.
 #[inline(always)]
-pub(crate) unsafe fn gemv<S: Simd, Q: Quantized, const UNITS: usize>(tile: &Tile<'_>) {
+pub(crate) unsafe fn gemv<S: Simd, Q: Quantized, D: QuadDot<S>, const UNITS: usize>(tile: &Tile<'_>) {
     let groups_at_once = UNITS * S::LANES / GROUP;
     let end = tile.first_group + tile.groups;
     for row in tile.first_row..tile.first_row + tile.rows {
@@ -267,14 +405,14 @@ pub(crate) unsafe fn gemv<S: Simd, Q: Quantized, const UNITS: usize>(tile: &Tile
         // SAFETY: by the contract of this function; groups stay below `end`.
         unsafe {
             while group + groups_at_once <= end {
-                gemv_units::<S, Q, UNITS>(tile, group, row, x);
+                gemv_units::<S, Q, D, UNITS>(tile, group, row, x);
                 group += groups_at_once;
             }
             while group < end {
                 match GROUP / S::LANES {
-                    1 => gemv_units::<S, Q, 1>(tile, group, row, x),
-                    2 => gemv_units::<S, Q, 2>(tile, group, row, x),
-                    _ => gemv_units::<S, Q, 4>(tile, group, row, x),
+                    1 => gemv_units::<S, Q, D, 1>(tile, group, row, x),
+                    2 => gemv_units::<S, Q, D, 2>(tile, group, row, x),
+                    _ => gemv_units::<S, Q, D, 4>(tile, group, row, x),
                 }
                 group += 1;
             }
@@ -287,7 +425,7 @@ pub(crate) unsafe fn gemv<S: Simd, Q: Quantized, const UNITS: usize>(tile: &Tile
 /// # Safety
 /// As for [`gemv`]; the groups are in the tile.
 #[inline(always)]
-unsafe fn gemv_units<S: Simd, Q: Quantized, const UNITS: usize>(
+unsafe fn gemv_units<S: Simd, Q: Quantized, D: QuadDot<S>, const UNITS: usize>(
     tile: &Tile<'_>,
     group: usize,
     row: usize,
@@ -318,7 +456,7 @@ unsafe fn gemv_units<S: Simd, Q: Quantized, const UNITS: usize>(
             }
             for b in 0..blocks {
                 let block = first_col / BLOCK + b;
-                gemv_block::<S, Q, UNITS>(&planes, &scales, b, block, x, &mut sums);
+                gemv_block::<S, Q, D, UNITS>(&planes, &scales, b, block, x, &mut sums);
                 for planes in &mut planes {
                     *planes = planes.skip::<Q>(1);
                 }
@@ -340,7 +478,7 @@ unsafe fn gemv_units<S: Simd, Q: Quantized, const UNITS: usize>(
 /// # Safety
 /// As for [`gemv_units`]; the planes hold the block and `x` has it.
 #[inline(always)]
-unsafe fn gemv_block<S: Simd, Q: Quantized, const UNITS: usize>(
+unsafe fn gemv_block<S: Simd, Q: Quantized, D: QuadDot<S>, const UNITS: usize>(
     planes: &[Planes; UNITS],
     scales: &[ScalePanel; UNITS],
     b: usize,
@@ -352,16 +490,12 @@ unsafe fn gemv_block<S: Simd, Q: Quantized, const UNITS: usize>(
     let per_group = GROUP / S::LANES;
     // SAFETY: by the contract.
     unsafe {
-        let integers = x.integers.as_ptr().add(block * BLOCK);
         let x_scale = S::splat_f32(*x.scales.get_unchecked(block));
-        // Even and odd pairs are summed apart: two chains a unit hide the latency of the products.
-        let mut even = [S::zero_sum(); UNITS];
-        let mut odd = [S::zero_sum(); UNITS];
+        let mut products = [D::zero(); UNITS];
         unroll8!(QUAD => {
-            let (x_even, x_odd) = (S::splat_pair(integers.add(4 * QUAD)), S::splat_pair(integers.add(4 * QUAD + 2)));
+            let quad = D::load(x, block * BLOCK / 4 + QUAD);
             for unit in 0..UNITS {
-                even[unit] = S::dot(even[unit], planes[unit].pairs::<S, Q>(QUAD, 0), x_even);
-                odd[unit] = S::dot(odd[unit], planes[unit].pairs::<S, Q>(QUAD, 1), x_odd);
+                products[unit] = D::add::<Q>(products[unit], planes[unit], QUAD, quad);
             }
             if QUAD % (layout.sub / 4) == layout.sub / 4 - 1 {
                 let sub_in_block = QUAD * 4 / layout.sub;
@@ -376,7 +510,7 @@ unsafe fn gemv_block<S: Simd, Q: Quantized, const UNITS: usize>(
                 let which_sum = if layout.sub == BLOCK { 2 } else { sub_in_block };
                 let scaled_sum = S::splat_f32(*x.scaled_sums.get_unchecked(3 * block + which_sum));
                 for unit in 0..UNITS {
-                    let total = S::total(S::join(even[unit], odd[unit]));
+                    let total = D::total(products[unit]);
                     let total = if layout.offset == 0 { total } else { S::sub32(total, excess) };
                     let (panel, lane) = (&scales[unit / per_group], unit % per_group * S::LANES);
                     let scale = S::load_f32(panel.scales.get_unchecked(sub).as_ptr().add(lane));
@@ -385,7 +519,7 @@ unsafe fn gemv_block<S: Simd, Q: Quantized, const UNITS: usize>(
                         let min = S::load_f32(panel.mins.get_unchecked(sub).as_ptr().add(lane));
                         sums[unit] = S::fnma(min, scaled_sum, sums[unit]);
                     }
-                    (even[unit], odd[unit]) = (S::zero_sum(), S::zero_sum());
+                    products[unit] = D::zero();
                 }
             }
         });
@@ -537,7 +671,7 @@ impl Strip<'_> {
             let x: [IntegerRow<'_>; ROWS] =
                 std::array::from_fn(|r| tile.x.integer_row(tile.first_row + row + r));
             let integers: [*const i16; ROWS] =
-                std::array::from_fn(|r| x[r].integers.as_ptr().add(self.first_block * BLOCK));
+                std::array::from_fn(|r| x[r].pairs.as_ptr().add(self.first_block * BLOCK));
             // Sixteen outputs are one panel's, so a unit is a panel and a lane.
             let place =
                 |unit: usize| ((self.at + unit * S::LANES) / GROUP, (self.at + unit * S::LANES) % GROUP);

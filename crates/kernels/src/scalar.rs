@@ -143,7 +143,7 @@ fn dot_panel(
         let block = first_block + sub / subs_per_block;
         let first = block * BLOCK + sub % subs_per_block * layout.sub;
         let mut integers = [0i32; GROUP];
-        for (quad, x) in x.integers[first..first + layout.sub].chunks_exact(4).enumerate() {
+        for (quad, x) in x.pairs[first..first + layout.sub].chunks_exact(4).enumerate() {
             let weights = &panel.weights[sub * layout.sub / 4 + quad];
             for (sum, w) in integers.iter_mut().zip(weights) {
                 *sum += i32::from(w[0]) * i32::from(x[0]) + i32::from(w[2]) * i32::from(x[1]);

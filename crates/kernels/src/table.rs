@@ -2,11 +2,11 @@
 
 use roofline_weights::Format;
 
-use crate::activations::{QuantizeRow, choose_quantize};
 use crate::dispatch;
 use crate::error::KernelError;
 use crate::isa::Isa;
 use crate::matmul::MatmulKernels;
+use crate::quantize::{self, QuantizeRow};
 use crate::vectors::{self, Level};
 
 /// An operation that has more than one implementation.
@@ -152,7 +152,7 @@ impl KernelTable {
         };
         let mut chooser = Chooser { ceiling: isa, choices: Vec::new() };
         let matmul = dispatch::choose(&mut chooser);
-        let quantize = choose_quantize(&mut chooser);
+        let quantize = quantize::choose(&mut chooser);
         let vectors = vectors::choose(&mut chooser);
         Ok(KernelTable { isa, requested, vectors, choices: chooser.choices, matmul, quantize })
     }

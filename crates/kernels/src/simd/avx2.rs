@@ -29,7 +29,26 @@ impl Simd for Avx2 {
         fn shl16(a: __m256i, count: usize) -> __m256i { _mm256_sll_epi16(a, _mm_cvtsi32_si128(count as i32)) }
         fn shr32(a: __m256i, count: usize) -> __m256i { _mm256_srl_epi32(a, _mm_cvtsi32_si128(count as i32)) }
         fn shl32(a: __m256i, count: usize) -> __m256i { _mm256_sll_epi32(a, _mm_cvtsi32_si128(count as i32)) }
+        fn add32(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
         fn sub32(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
+        fn max_u32(a: __m256i, b: __m256i) -> __m256i { _mm256_max_epu32(a, b) }
+        fn largest_u32(a: __m256i) -> u32 {
+            let a = _mm_max_epu32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
+            let a = _mm_max_epu32(a, _mm_shuffle_epi32::<0b01_00_11_10>(a));
+            _mm_cvtsi128_si32(_mm_max_epu32(a, _mm_shuffle_epi32::<0b10_11_00_01>(a))) as u32
+        }
+        fn sum_i32(a: __m256i) -> i32 {
+            let a = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a));
+            let a = _mm_add_epi32(a, _mm_shuffle_epi32::<0b01_00_11_10>(a));
+            _mm_cvtsi128_si32(_mm_add_epi32(a, _mm_shuffle_epi32::<0b10_11_00_01>(a)))
+        }
+        fn round(a: __m256) -> __m256i { _mm256_cvtps_epi32(a) }
+        fn store_i16(to: *mut i16, a: __m256i) -> () {
+            _mm_storeu_si128(
+                to.cast(),
+                _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a)),
+            )
+        }
         fn zero_sum() -> __m256i { _mm256_setzero_si256() }
         fn dot(sum: __m256i, a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)) }
         fn join(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Simd, operations};
+use super::{ByteDot, Simd, operations};
 
 /// 512-bit vectors; with `VNNI`, products of 16-bit pairs are added in one instruction instead of two.
 pub(crate) struct Avx512<const VNNI: bool>;
@@ -32,7 +32,13 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         fn shl16(a: __m512i, count: usize) -> __m512i { _mm512_sll_epi16(a, _mm_cvtsi32_si128(count as i32)) }
         fn shr32(a: __m512i, count: usize) -> __m512i { _mm512_srl_epi32(a, _mm_cvtsi32_si128(count as i32)) }
         fn shl32(a: __m512i, count: usize) -> __m512i { _mm512_sll_epi32(a, _mm_cvtsi32_si128(count as i32)) }
+        fn add32(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
         fn sub32(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
+        fn max_u32(a: __m512i, b: __m512i) -> __m512i { _mm512_max_epu32(a, b) }
+        fn largest_u32(a: __m512i) -> u32 { _mm512_reduce_max_epu32(a) }
+        fn sum_i32(a: __m512i) -> i32 { _mm512_reduce_add_epi32(a) }
+        fn round(a: __m512) -> __m512i { _mm512_cvtps_epi32(a) }
+        fn store_i16(to: *mut i16, a: __m512i) -> () { _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(a)) }
         fn zero_sum() -> __m512i { _mm512_setzero_si512() }
         fn dot(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
             if VNNI {
@@ -53,5 +59,11 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
         fn fnma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fnmadd_ps(a, b, c) }
         fn prefetch(from: *const u8) -> () { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+}
+
+impl ByteDot for Avx512<true> {
+    operations! {
+        fn dot_bytes(sum: __m512i, a: __m512i, b: __m512i) -> __m512i { _mm512_dpbusd_epi32(sum, a, b) }
     }
 }

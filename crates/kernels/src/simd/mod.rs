@@ -13,13 +13,13 @@ pub(crate) mod neon;
 
 /// Writes the methods of a [`Simd`] type, each a single expression of intrinsics.
 macro_rules! operations {
-    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty { $body:expr })*) => {
+    ($(fn $name:ident($($arg:ident: $ty:ty),*) -> $ret:ty { $($body:tt)* })*) => {
         $(
             #[inline(always)]
             #[allow(unused_unsafe)] // a few do nothing
             unsafe fn $name($($arg: $ty),*) -> $ret {
                 // SAFETY: the caller promises the instructions, and what is behind the pointers.
-                unsafe { $body }
+                unsafe { $($body)* }
             }
         )*
     };
@@ -66,7 +66,18 @@ pub(crate) trait Simd {
     unsafe fn shl16(a: Self::Int, count: usize) -> Self::Int;
     unsafe fn shr32(a: Self::Int, count: usize) -> Self::Int;
     unsafe fn shl32(a: Self::Int, count: usize) -> Self::Int;
+    unsafe fn add32(a: Self::Int, b: Self::Int) -> Self::Int;
     unsafe fn sub32(a: Self::Int, b: Self::Int) -> Self::Int;
+
+    unsafe fn max_u32(a: Self::Int, b: Self::Int) -> Self::Int;
+    /// The largest lane.
+    unsafe fn largest_u32(a: Self::Int) -> u32;
+    /// The sum of all lanes.
+    unsafe fn sum_i32(a: Self::Int) -> i32;
+    /// Nearest integers, ties to even.
+    unsafe fn round(a: Self::Float) -> Self::Int;
+    /// Stores the low halves of the lanes, 16 bits each.
+    unsafe fn store_i16(to: *mut i16, a: Self::Int) -> ();
 
     unsafe fn zero_sum() -> Self::Sum;
     /// Adds the two products of each lane's 16-bit pairs.
@@ -92,4 +103,10 @@ pub(crate) trait Simd {
     unsafe fn fnma(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float;
     /// Asks for the cache line at `from`; any address will do.
     unsafe fn prefetch(from: *const u8) -> ();
+}
+
+/// Vectors that multiply bytes.
+pub(crate) trait ByteDot: Simd {
+    /// Adds to each lane the four products of its unsigned bytes of `a` and signed bytes of `b`.
+    unsafe fn dot_bytes(sum: Self::Int, a: Self::Int, b: Self::Int) -> Self::Int;
 }

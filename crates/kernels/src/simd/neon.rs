@@ -45,7 +45,15 @@ impl Simd for Neon {
             vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(-(count as i32))))
         }
         fn shl32(a: int32x4_t, count: usize) -> int32x4_t { vshlq_s32(a, vdupq_n_s32(count as i32)) }
+        fn add32(a: int32x4_t, b: int32x4_t) -> int32x4_t { vaddq_s32(a, b) }
         fn sub32(a: int32x4_t, b: int32x4_t) -> int32x4_t { vsubq_s32(a, b) }
+        fn max_u32(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+            vreinterpretq_s32_u32(vmaxq_u32(vreinterpretq_u32_s32(a), vreinterpretq_u32_s32(b)))
+        }
+        fn largest_u32(a: int32x4_t) -> u32 { vmaxvq_u32(vreinterpretq_u32_s32(a)) }
+        fn sum_i32(a: int32x4_t) -> i32 { vaddvq_s32(a) }
+        fn round(a: float32x4_t) -> int32x4_t { vcvtnq_s32_f32(a) }
+        fn store_i16(to: *mut i16, a: int32x4_t) -> () { vst1_s16(to, vmovn_s32(a)) }
         fn zero_sum() -> (int32x4_t, int32x4_t) { (vdupq_n_s32(0), vdupq_n_s32(0)) }
         fn dot(sum: (int32x4_t, int32x4_t), a: int32x4_t, b: int32x4_t) -> (int32x4_t, int32x4_t) {
             (
