@@ -177,6 +177,15 @@ fn a_hole_in_the_vocabulary_is_no_token() {
     assert!(tokenizer.decode(&[u32::MAX], false).is_err());
 }
 
+/// A normalizer that replaces nothing by something makes the tokenizers crate panic.
+#[test]
+fn a_panic_inside_the_library_is_an_error() {
+    let mut file = byte_level_file();
+    file["normalizer"] = json!({"type": "Replace", "pattern": {"Regex": "a?"}, "content": "b"});
+    let error = load(&file).unwrap().encode("x b", false, false);
+    assert!(matches!(error, Err(TokenizerError::Encode(_))), "{error:?}");
+}
+
 /// Loads, and if that works uses what was loaded; the result does not matter, that there is one does.
 fn try_out(file: &[u8], text: &str) {
     if let Ok(tokenizer) = Tokenizer::from_tokenizer_json(file, None) {

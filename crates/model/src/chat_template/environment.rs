@@ -98,8 +98,9 @@ fn without_generation_tags(template: &str) -> String {
     let mut result = String::with_capacity(template.len());
     let mut rest = template;
     while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else { break };
-        let (open, close) = (start + 2, start + length);
+        let open = start + 2;
+        let Some(length) = rest[open..].find("%}") else { break };
+        let close = open + length;
         let inside = &rest[open..close];
         let word = inside.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
         let plain = match word {
@@ -128,5 +129,11 @@ mod tests {
         let template = "a {%- generation -%} b {% if generation %}c{% endif %}{% endgeneration +%} d {% open";
         let plain = "a {%- with -%} b {% if generation %}c{% endif %}{% endwith +%} d {% open";
         assert_eq!(without_generation_tags(template), plain);
+    }
+
+    #[test]
+    fn a_tag_that_is_opened_and_closed_by_one_percent_sign() {
+        assert_eq!(without_generation_tags("{%} x %} y"), "{%} x %} y");
+        assert_eq!(without_generation_tags("{%}"), "{%}");
     }
 }
