@@ -1,3 +1,29 @@
-//! See ARCHITECTURE.md.
+//! How a token is made: the forward pass, the KV cache and its policies, sampling, the session.
+//!
+//! Nothing here prints, parses arguments or knows JSON.
+#![forbid(unsafe_code)]
 
+pub mod cache;
+mod cpu;
+mod error;
+mod experts;
+mod files;
+mod forward;
+mod generate;
+mod loader;
+mod meter;
+mod model;
 pub mod sampling;
+mod scratch;
+mod session;
+mod stop;
+
+pub use cache::{CacheBytes, CacheError, CacheSpec, CacheSpecError, KvCache};
+pub use cpu::Cpu;
+pub use error::EngineError;
+pub use files::{EmbeddedModel, ModelFiles, StopId};
+pub use generate::{FinishReason, GenerateOptions, Generation, GenerationInput, Stages, TokenEvent};
+pub use meter::Meter;
+pub use model::{LoadFacts, Model};
+pub use roofline_kernels::{Isa, KvFormat};
+pub use session::{Session, SessionOptions};

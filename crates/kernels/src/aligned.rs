@@ -10,7 +10,7 @@ const LINE: usize = 64;
 const ALLOCATED: usize = 16;
 
 /// Bytes on the heap, the first of them on a cache line.
-pub(crate) struct AlignedBytes {
+pub struct AlignedBytes {
     allocated: NonNull<u8>,
     start: usize, // offset of the first byte on a cache line
     len: usize,
@@ -35,14 +35,22 @@ impl AlignedBytes {
         Layout::from_size_align(len.checked_add(LINE)?, ALLOCATED).ok()
     }
 
+    /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
         // SAFETY: `start + len` bytes, start being below LINE, were allocated, zeroed, and live as long as `self`.
         unsafe { std::slice::from_raw_parts(self.allocated.as_ptr().add(self.start), self.len) }
     }
 
+    /// The bytes, to write to.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         // SAFETY: as above, and `self` is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.allocated.as_ptr().add(self.start), self.len) }
+    }
+}
+
+impl std::fmt::Debug for AlignedBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AlignedBytes({})", self.len)
     }
 }
 

@@ -32,6 +32,7 @@ mod vectors;
 
 pub use activation::{Activation, activate, activate_gated, add, add_bias};
 pub use activations::Activations;
+pub use aligned::AlignedBytes;
 pub use attention::{AttentionJob, AttentionScratch, AttentionShape, Visible, attention, attention_weights};
 pub use error::KernelError;
 pub use isa::Isa;

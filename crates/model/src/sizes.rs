@@ -1,6 +1,6 @@
 //! Sizes derived from a [`ModelConfig`]: widths, weights by group, cache values per token.
 
-use crate::config::{Ffn, ModelConfig, NormKind, QkNorm};
+use crate::config::{Activation, Ffn, ModelConfig, NormKind, QkNorm};
 
 /// Weights of a model by the part of the forward pass that reads them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,15 @@ impl ParameterCount {
 }
 
 impl Ffn {
+    /// The non-linearity.
+    pub fn activation(&self) -> Activation {
+        match *self {
+            Ffn::Gated { activation, .. }
+            | Ffn::Plain { activation, .. }
+            | Ffn::Experts { activation, .. } => activation,
+        }
+    }
+
     /// Rows of w_up (of one expert).
     pub fn intermediate_size(&self) -> usize {
         match *self {

@@ -1,0 +1,102 @@
+//! The pages of one cache, by id.
+
+use roofline_kernels::AlignedBytes;
+use std::sync::Arc;
+
+/// Pages held, those of them that no lane uses, and ids without a page.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    pages: Vec<Option<Arc<AlignedBytes>>>, // (ids)
+    free: Vec<u32>,
+    vacant: Vec<u32>,
+}
+
+/// A fork shares the pages in use. Free pages are not shared: each side would have to copy them on its first write.
+impl Clone for Pool {
+    fn clone(&self) -> Self {
+        let mut clone = Pool { pages: self.pages.clone(), free: Vec::new(), vacant: self.vacant.clone() };
+        for &id in &self.free {
+            clone.pages[id as usize] = None;
+            clone.vacant.push(id);
+        }
+        clone
+    }
+}
+
+impl Pool {
+    /// Pages held.
+    pub fn held(&self) -> usize {
+        self.pages.len() - self.vacant.len()
+    }
+
+    /// Pages held that no lane uses.
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Allocates `count` pages, or none and `false`.
+    pub fn grow(&mut self, count: usize, page_bytes: usize) -> bool {
+        let mut fresh = Vec::new();
+        if fresh.try_reserve_exact(count).is_err() {
+            return false;
+        }
+        for _ in 0..count {
+            match AlignedBytes::zeroed(page_bytes) {
+                Some(page) => fresh.push(Arc::new(page)),
+                None => return false,
+            }
+        }
+        for page in fresh {
+            let id = self.vacant.pop().unwrap_or_else(|| {
+                self.pages.push(None);
+                (self.pages.len() - 1) as u32
+            });
+            self.pages[id as usize] = Some(page);
+            self.free.push(id);
+        }
+        // Room for every id, so that giving pages back allocates nothing.
+        self.free.reserve(self.pages.len() - self.free.len());
+        self.vacant.reserve(self.pages.len() - self.vacant.len());
+        true
+    }
+
+    /// A page for a lane.
+    pub fn take(&mut self) -> Option<u32> {
+        self.free.pop()
+    }
+
+    /// A lane is done with the page: keep it for later, or let its memory go.
+    pub fn give_back(&mut self, id: u32, keep: bool) {
+        if keep {
+            self.free.push(id);
+        } else {
+            self.pages[id as usize] = None;
+            self.vacant.push(id);
+        }
+    }
+
+    /// Copies the page if a fork shares it; `false` when there is no memory for that.
+    pub fn own(&mut self, id: u32) -> bool {
+        let Some(page) = &mut self.pages[id as usize] else { return false };
+        if Arc::get_mut(page).is_some() {
+            return true;
+        }
+        let Some(mut copy) = AlignedBytes::zeroed(page.as_slice().len()) else { return false };
+        copy.as_mut_slice().copy_from_slice(page.as_slice());
+        *page = Arc::new(copy);
+        true
+    }
+
+    /// The bytes of a page a lane uses.
+    pub fn page(&self, id: u32) -> &[u8] {
+        self.pages[id as usize].as_ref().map_or(&[], |page| page.as_slice())
+    }
+
+    /// The same, to write to: the page is this cache's own after [`Pool::own`].
+    pub fn page_mut(&mut self, id: u32) -> &mut [u8] {
+        match self.pages[id as usize].as_mut().and_then(Arc::get_mut) {
+            Some(page) => page.as_mut_slice(),
+            None => &mut [],
+        }
+    }
+}

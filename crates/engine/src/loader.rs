@@ -1,0 +1,201 @@
+//! From files to a [`Model`]: every planned tensor is found, checked and packed, and every other one accounted for.
+
+use crate::cpu::{Cpu, inv_freq};
+use crate::error::EngineError;
+use crate::files::ModelFiles;
+use crate::model::{
+    ExpertWeights, Layer, LayerFfn, Linear, LoadFacts, MappedTable, Model, NormWeights, Tables,
+};
+use roofline_kernels::PackedMatrix;
+use roofline_model::ModelConfig;
+use roofline_model::config::{Ffn, RopeScaling};
+use roofline_model::tensor_plan::{LayerRole, PlannedTensor, Role, Rows, Source};
+use roofline_weights::{Format, TensorView, blocks};
+use std::collections::HashMap;
+use std::time::Instant;
+
+impl Model {
+    /// Packs the weights of `files` for `cpu`. `progress` hears (tensors done, tensors in all).
+    ///
+    /// # Errors
+    /// Tensors missing, unexpected, of another shape than the configuration says, or holding NaN or infinity (named);
+    /// no memory.
+    pub fn load(
+        files: &ModelFiles,
+        cpu: Cpu,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Model, EngineError> {
+        let started = Instant::now();
+        let config = files.config().clone();
+        let present = files.checkpoint().tensors().map(|view| (view.name, view.shape));
+        files.plan().check(present)?;
+        let mut loader = Loader::new(files, &cpu, progress);
+        let rope_factors = match config.rope.scaling {
+            RopeScaling::FrequencyFactors => Some(loader.vector(Role::RopeFactors)?),
+            _ => None,
+        };
+        let inv_freq = inv_freq(&config.rope, rope_factors.as_deref());
+        let tables = loader.tables(&config)?;
+        let layers =
+            (0..config.n_layers).map(|index| loader.layer(index, &config)).collect::<Result<_, _>>()?;
+        let final_norm = loader.norm(Role::FinalNorm, Role::FinalNormBias)?;
+        let (weight_bytes, parameters) = (loader.bytes, loader.parameters);
+        let facts = LoadFacts { time: started.elapsed(), weight_bytes, parameters };
+        Ok(Model { config, cpu, tables, layers, final_norm, inv_freq, facts })
+    }
+}
+
+/// Looks planned tensors up by role.
+struct Loader<'a> {
+    files: &'a ModelFiles,
+    cpu: &'a Cpu,
+    planned: HashMap<Role, &'a PlannedTensor>,
+    progress: &'a mut dyn FnMut(usize, usize),
+    done: usize,
+    bytes: u64,
+    parameters: u64,
+}
+
+impl<'a> Loader<'a> {
+    fn new(files: &'a ModelFiles, cpu: &'a Cpu, progress: &'a mut dyn FnMut(usize, usize)) -> Loader<'a> {
+        let planned = files.plan().tensors.iter().map(|tensor| (tensor.role, tensor)).collect();
+        Loader { files, cpu, planned, progress, done: 0, bytes: 0, parameters: 0 }
+    }
+
+    /// The bytes of a planned tensor and which rows of them it is. The plan was checked: a miss is a plan without the
+    /// role, an error of ours and reported as such.
+    fn find(&mut self, role: Role) -> Result<(TensorView<'a>, &'a Source, &'a PlannedTensor), EngineError> {
+        let planned = *self.planned.get(&role).ok_or(EngineError::NotPlanned { role })?;
+        let checkpoint = self.files.checkpoint();
+        for source in &planned.sources {
+            if let Some(view) = checkpoint.find(&source.name)? {
+                self.done += 1;
+                (self.progress)(self.done, self.planned.len());
+                return Ok((view, source, planned));
+            }
+        }
+        Err(EngineError::NotPlanned { role })
+    }
+
+    fn count(&mut self, weights: usize, format: Format) {
+        self.parameters += weights as u64;
+        self.bytes += format.bytes_of(weights).unwrap_or(0) as u64;
+    }
+
+    /// A vector as f32, every value finite.
+    fn vector(&mut self, role: Role) -> Result<Vec<f32>, EngineError> {
+        let (view, source, planned) = self.find(role)?;
+        let len: usize = planned.shape.iter().product();
+        let total: usize = view.shape.iter().product();
+        let mut all = vec![0.0; total]; // (total)
+        blocks::decode(view.format, view.bytes, &mut all)?;
+        let values: Vec<f32> = match source.rows {
+            Rows::All => all,
+            rows => (0..len).map(|index| all[row_of(rows, index)]).collect(),
+        };
+        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+            return Err(EngineError::NotFinite { name: source.name.clone(), value: values[index], index });
+        }
+        self.count(len, view.format);
+        Ok(values)
+    }
+
+    fn optional(&mut self, role: Role) -> Result<Option<Vec<f32>>, EngineError> {
+        if self.planned.contains_key(&role) { self.vector(role).map(Some) } else { Ok(None) }
+    }
+
+    fn norm(&mut self, weight: Role, bias: Role) -> Result<NormWeights, EngineError> {
+        Ok(NormWeights { weight: self.vector(weight)?, bias: self.optional(bias)? })
+    }
+
+    fn matrix(&mut self, role: Role) -> Result<PackedMatrix, EngineError> {
+        let (view, source, planned) = self.find(role)?;
+        let [rows, cols] = planned.shape[..] else { return Err(EngineError::NotPlanned { role }) };
+        let row_bytes = view.format.bytes_of(cols).unwrap_or(0);
+        let of_row = |row: usize| {
+            let at = row_of(source.rows, row) * row_bytes;
+            &view.bytes[at..at + row_bytes]
+        };
+        let packed = PackedMatrix::pack(view.format, rows, cols, &of_row, &self.cpu.team);
+        self.count(rows * cols, view.format);
+        packed.map_err(|error| EngineError::Tensor { name: source.name.clone(), role, source: error })
+    }
+
+    /// The embedding table and the output head. An untied table is only looked up, a row a token: it stays in the file.
+    fn tables(&mut self, config: &ModelConfig) -> Result<Tables, EngineError> {
+        if config.tied_embeddings {
+            return Ok(Tables::Tied(self.matrix(Role::TokenEmbedding)?));
+        }
+        let (view, source, _) = self.find(Role::TokenEmbedding)?;
+        let embedding = MappedTable {
+            checkpoint: self.files.checkpoint().clone(),
+            name: source.name.clone(),
+            format: view.format,
+            row_bytes: view.format.bytes_of(config.hidden_size).unwrap_or(0),
+        };
+        self.count(config.vocab_size * config.hidden_size, view.format);
+        Ok(Tables::Untied { embedding, head: self.matrix(Role::OutputHead)? })
+    }
+
+    fn layer(&mut self, index: usize, config: &ModelConfig) -> Result<Layer, EngineError> {
+        let role = |role| Role::Layer(index, role);
+        Ok(Layer {
+            attention_norm: self.norm(role(LayerRole::AttentionNorm), role(LayerRole::AttentionNormBias))?,
+            wq: self.linear(role(LayerRole::Wq), role(LayerRole::Bq))?,
+            wk: self.linear(role(LayerRole::Wk), role(LayerRole::Bk))?,
+            wv: self.linear(role(LayerRole::Wv), role(LayerRole::Bv))?,
+            q_norm: self.optional(role(LayerRole::QNorm))?,
+            k_norm: self.optional(role(LayerRole::KNorm))?,
+            wo: self.linear(role(LayerRole::Wo), role(LayerRole::Bo))?,
+            ffn_norm: self.norm(role(LayerRole::FfnNorm), role(LayerRole::FfnNormBias))?,
+            ffn: self.ffn(index, config)?,
+        })
+    }
+
+    fn linear(&mut self, weight: Role, bias: Role) -> Result<Linear, EngineError> {
+        Ok(Linear { w: self.matrix(weight)?, bias: self.optional(bias)? })
+    }
+
+    fn ffn(&mut self, index: usize, config: &ModelConfig) -> Result<LayerFfn, EngineError> {
+        let role = |role| Role::Layer(index, role);
+        match config.ffn {
+            Ffn::Gated { .. } => Ok(LayerFfn::Gated {
+                w_gate: self.linear(role(LayerRole::WGate), role(LayerRole::BGate))?,
+                w_up: self.linear(role(LayerRole::WUp), role(LayerRole::BUp))?,
+                w_down: self.linear(role(LayerRole::WDown), role(LayerRole::BDown))?,
+            }),
+            Ffn::Plain { .. } => Ok(LayerFfn::Plain {
+                w_up: self.linear(role(LayerRole::WUp), role(LayerRole::BUp))?,
+                w_down: self.linear(role(LayerRole::WDown), role(LayerRole::BDown))?,
+            }),
+            Ffn::Experts { n_experts, .. } => {
+                let mut all = |one: fn(usize) -> LayerRole| {
+                    (0..n_experts).map(|expert| self.matrix(role(one(expert)))).collect::<Result<Vec<_>, _>>()
+                };
+                let w_gate = all(LayerRole::ExpertGate)?;
+                let w_up = all(LayerRole::ExpertUp)?;
+                let w_down = all(LayerRole::ExpertDown)?;
+                let router = Linear { w: self.matrix(role(LayerRole::Router))?, bias: None };
+                let in_formats = formats(w_gate.iter().chain(&w_up));
+                let out_formats = formats(w_down.iter());
+                Ok(LayerFfn::Experts(ExpertWeights { router, w_gate, w_up, w_down, in_formats, out_formats }))
+            }
+        }
+    }
+}
+
+/// The different formats among `matrices`.
+fn formats<'m>(matrices: impl Iterator<Item = &'m PackedMatrix>) -> Vec<Format> {
+    let mut formats: Vec<Format> = matrices.map(|w| w.format()).collect();
+    formats.sort_unstable();
+    formats.dedup();
+    formats
+}
+
+/// Where row `row` of a planned tensor is among the rows of its source.
+fn row_of(rows: Rows, row: usize) -> usize {
+    match rows {
+        Rows::All => row,
+        Rows::Runs { start, run, stride, .. } => start + row / run * stride + row % run,
+    }
+}

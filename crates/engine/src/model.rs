@@ -1,0 +1,192 @@
+//! [`Model`]: a configuration and its packed weights. Immutable once loaded; sessions share it.
+
+use crate::cpu::{Cpu, norm_kind};
+use crate::error::EngineError;
+use roofline_kernels::{AttentionShape, MatmulJob, Norm, PackedMatrix};
+use roofline_model::ModelConfig;
+use roofline_model::config;
+use roofline_model::operator::Cost;
+use roofline_weights::{Checkpoint, Format, blocks};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A loaded model.
+pub struct Model {
+    pub(crate) config: ModelConfig,
+    pub(crate) cpu: Cpu,
+    pub(crate) tables: Tables,
+    pub(crate) layers: Vec<Layer>,      // (n_layers)
+    pub(crate) final_norm: NormWeights, // (hidden_size)
+    pub(crate) inv_freq: Vec<f64>,      // (rotary_dim / 2)
+    pub(crate) facts: LoadFacts,
+}
+
+/// What loading did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LoadFacts {
+    /// Wall time from opened files to a runnable model.
+    pub time: Duration,
+    /// Bytes of weights as stored in their formats; a tied table counts once.
+    pub weight_bytes: u64,
+    /// Weights.
+    pub parameters: u64,
+}
+
+/// One transformer block.
+pub(crate) struct Layer {
+    pub attention_norm: NormWeights, // (hidden)
+    pub wq: Linear,                  // (q, hidden)
+    pub wk: Linear,                  // (kv, hidden)
+    pub wv: Linear,                  // (kv, hidden)
+    pub q_norm: Option<Vec<f32>>,    // (head_dim) or (q)
+    pub k_norm: Option<Vec<f32>>,    // (head_dim) or (kv)
+    pub wo: Linear,                  // (hidden, q)
+    pub ffn_norm: NormWeights,       // (hidden)
+    pub ffn: LayerFfn,
+}
+
+/// The feed-forward part of a block; the activation is the configuration's.
+pub(crate) enum LayerFfn {
+    Gated { w_gate: Linear, w_up: Linear, w_down: Linear },
+    Plain { w_up: Linear, w_down: Linear },
+    Experts(ExpertWeights),
+}
+
+/// The experts of one block and the router before them.
+pub(crate) struct ExpertWeights {
+    pub router: Linear,            // (n_experts, hidden)
+    pub w_gate: Vec<PackedMatrix>, // (n_experts) of (ff, hidden)
+    pub w_up: Vec<PackedMatrix>,   // (n_experts) of (ff, hidden)
+    pub w_down: Vec<PackedMatrix>, // (n_experts) of (hidden, ff)
+    pub in_formats: Vec<Format>,   // formats of w_gate and w_up, each once
+    pub out_formats: Vec<Format>,  // formats of w_down, each once
+}
+
+impl ExpertWeights {
+    /// Stored bytes of the experts whose group is not empty.
+    pub fn bytes(&self, groups: &[std::ops::Range<usize>]) -> u64 {
+        let one = |expert: usize| {
+            [&self.w_gate, &self.w_up, &self.w_down]
+                .map(|all| all[expert].stored_bytes() as u64)
+                .iter()
+                .sum::<u64>()
+        };
+        (0..groups.len()).filter(|&expert| !groups[expert].is_empty()).map(one).sum()
+    }
+}
+
+/// A matrix and its bias.
+pub(crate) struct Linear {
+    pub w: PackedMatrix,        // (out, in)
+    pub bias: Option<Vec<f32>>, // (out)
+}
+
+impl Linear {
+    /// out (+)= w·activations + bias for `rows` rows; `out` is (≥ rows, w.rows).
+    pub fn job<'a>(&'a self, rows: usize, out: &'a mut [f32], add: bool) -> MatmulJob<'a> {
+        MatmulJob { w: &self.w, bias: self.bias.as_deref(), out: &mut out[..rows * self.w.rows()], add }
+    }
+
+    /// What multiplying `rows` rows costs.
+    pub fn cost(&self, rows: usize) -> Cost {
+        let mut cost = matrix_cost(&self.w, rows);
+        cost.weight_bytes += self.bias.as_ref().map_or(0, |bias| 4 * bias.len() as u64);
+        cost
+    }
+}
+
+/// What multiplying `rows` rows by `w` costs.
+pub(crate) fn matrix_cost(w: &PackedMatrix, rows: usize) -> Cost {
+    let flops = 2 * rows as u64 * w.rows() as u64 * w.cols() as u64;
+    Cost { weight_bytes: w.stored_bytes() as u64, flops, ..Cost::default() }
+}
+
+/// Weights of a norm.
+pub(crate) struct NormWeights {
+    pub weight: Vec<f32>,       // (n)
+    pub bias: Option<Vec<f32>>, // (n)
+}
+
+impl NormWeights {
+    /// The norm in the kernels' terms.
+    pub fn of(&self, norm: config::Norm) -> Norm<'_> {
+        Norm { kind: norm_kind(norm.kind), eps: norm.eps, weight: &self.weight, bias: self.bias.as_deref() }
+    }
+
+    /// What applying it costs.
+    pub fn cost(&self) -> Cost {
+        let vectors = 1 + u64::from(self.bias.is_some());
+        Cost { weight_bytes: 4 * vectors * self.weight.len() as u64, ..Cost::default() }
+    }
+}
+
+/// The two matrices over the vocabulary.
+pub(crate) enum Tables {
+    /// One packed matrix is both.
+    Tied(PackedMatrix), // (vocab_size, hidden)
+    /// Single rows of the embedding are looked up in the file; only the head is multiplied.
+    Untied { embedding: MappedTable, head: PackedMatrix }, // (vocab_size, hidden) each
+}
+
+/// A matrix left where it lies in the checkpoint.
+pub(crate) struct MappedTable {
+    pub checkpoint: Arc<Checkpoint>,
+    pub name: String,
+    pub format: Format,
+    pub row_bytes: usize,
+}
+
+impl MappedTable {
+    fn row(&self, id: u32, out: &mut [f32]) -> Result<(), EngineError> {
+        let table = self.checkpoint.require(&self.name)?;
+        let at = id as usize * self.row_bytes;
+        Ok(blocks::decode(self.format, &table.bytes[at..at + self.row_bytes], out)?)
+    }
+}
+
+impl Model {
+    /// The hyper-parameters.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The threads and the kernels it runs on.
+    pub fn cpu(&self) -> &Cpu {
+        &self.cpu
+    }
+
+    pub(crate) fn attention_shape(&self) -> AttentionShape {
+        let ModelConfig { n_heads, n_kv_heads, head_dim, .. } = self.config;
+        AttentionShape { n_heads, n_kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() }
+    }
+
+    /// What loading did.
+    pub fn facts(&self) -> LoadFacts {
+        self.facts
+    }
+
+    /// The output head: its own matrix, or the embedding table.
+    pub(crate) fn output_head(&self) -> &PackedMatrix {
+        match &self.tables {
+            Tables::Tied(table) => table,
+            Tables::Untied { head, .. } => head,
+        }
+    }
+
+    /// Bytes of one embedding row as stored.
+    pub(crate) fn embedding_row_bytes(&self) -> u64 {
+        match &self.tables {
+            Tables::Tied(table) => table.format().bytes_of(table.cols()).unwrap_or(0) as u64,
+            Tables::Untied { embedding, .. } => embedding.row_bytes as u64,
+        }
+    }
+
+    /// Decodes embedding row `id` into `out`: (hidden_size).
+    pub(crate) fn embed(&self, id: u32, out: &mut [f32]) -> Result<(), EngineError> {
+        match &self.tables {
+            Tables::Tied(table) => table.decode_row(id as usize, out)?,
+            Tables::Untied { embedding, .. } => embedding.row(id, out)?,
+        }
+        Ok(())
+    }
+}

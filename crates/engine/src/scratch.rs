@@ -1,0 +1,99 @@
+//! [`Scratch`]: every buffer of a step, allocated once per session.
+
+use crate::error::EngineError;
+use crate::model::Model;
+use roofline_kernels::{Activations, AttentionScratch};
+use roofline_model::config::Ffn;
+use std::ops::Range;
+
+/// Buffers for steps of up to `rows` rows. Pages the allocator hands out zeroed are not resident before they are
+/// written, so a session that only decodes touches one row of each.
+pub(crate) struct Scratch {
+    pub x: Vec<f32>,           // (rows, hidden), the residual stream
+    pub normed: Vec<f32>,      // (rows, hidden)
+    pub q: Vec<f32>,           // (rows, n_heads, head_dim)
+    pub k: Vec<f32>,           // (rows, n_kv_heads, head_dim)
+    pub v: Vec<f32>,           // (rows, n_kv_heads, head_dim)
+    pub mixed: Vec<f32>,       // (rows, n_heads, head_dim)
+    pub gate: Vec<f32>,        // (rows · n_active, ff)
+    pub up: Vec<f32>,          // (rows · n_active, ff)
+    pub positions: Vec<usize>, // (rows)
+    pub cos: Vec<f32>,         // (rows, rotary_dim / 2)
+    pub sin: Vec<f32>,         // (rows, rotary_dim / 2)
+    pub logits: Vec<f32>,      // (head_rows, vocab_size)
+    pub experts: Option<ExpertScratch>,
+    pub activations: Activations, // (rows · n_active, max(hidden, q, ff))
+    pub attention: AttentionScratch,
+}
+
+/// Buffers of the expert path.
+pub(crate) struct ExpertScratch {
+    pub router: Vec<f32>,          // (rows, n_experts)
+    pub ids: Vec<u32>,             // (rows, n_active), the most probable first
+    pub weights: Vec<f32>,         // (rows, n_active)
+    pub groups: Vec<Range<usize>>, // (n_experts), rows of `grouped` that each expert works on
+    pub place: Vec<usize>,         // (rows, n_active), where in `grouped` a row's visit is
+    pub grouped: Vec<f32>,         // (rows · n_active, hidden)
+}
+
+impl Scratch {
+    /// Buffers for `rows` rows through the layers, `head_rows` rows through the output head and contexts of `context`.
+    ///
+    /// # Errors
+    /// [`EngineError::Memory`] when they cannot be had.
+    pub fn new(model: &Model, rows: usize, head_rows: usize, context: usize) -> Result<Scratch, EngineError> {
+        let config = model.config();
+        let q = config.n_heads * config.head_dim;
+        let kv = config.n_kv_heads * config.head_dim;
+        let (ff, visits) = match config.ffn {
+            Ffn::Gated { intermediate_size, .. } | Ffn::Plain { intermediate_size, .. } => {
+                (intermediate_size, 1)
+            }
+            Ffn::Experts { intermediate_size, n_active, .. } => (intermediate_size, n_active),
+        };
+        let hidden = config.hidden_size;
+        let experts = match config.ffn {
+            Ffn::Experts { n_experts, n_active, .. } => Some(ExpertScratch {
+                router: floats(rows, n_experts)?,
+                ids: vec![0; rows * n_active],
+                weights: floats(rows, n_active)?,
+                groups: vec![0..0; n_experts],
+                place: vec![0; rows * n_active],
+                grouped: floats(rows * n_active, hidden)?,
+            }),
+            _ => None,
+        };
+        Ok(Scratch {
+            x: floats(rows, hidden)?,
+            normed: floats(rows, hidden)?,
+            q: floats(rows, q)?,
+            k: floats(rows, kv)?,
+            v: floats(rows, kv)?,
+            mixed: floats(rows, q)?,
+            gate: floats(rows * visits, ff)?,
+            up: floats(rows * visits, ff)?,
+            positions: vec![0; rows],
+            cos: floats(rows, config.rope.rotary_dim / 2)?,
+            sin: floats(rows, config.rope.rotary_dim / 2)?,
+            logits: floats(head_rows, config.vocab_size)?,
+            experts,
+            activations: Activations::with_capacity(rows * visits, hidden.max(q).max(ff)),
+            attention: AttentionScratch::new(model.cpu().threads(), &model.attention_shape(), context)?,
+        })
+    }
+}
+
+/// `rows · cols` zeros.
+fn floats(rows: usize, cols: usize) -> Result<Vec<f32>, EngineError> {
+    let bytes = rows.checked_mul(cols).and_then(|n| n.checked_mul(4));
+    let Some(bytes) = bytes.filter(|&bytes| bytes <= isize::MAX as usize) else {
+        return Err(EngineError::Memory { what: "scratch", bytes: u64::MAX });
+    };
+    // `vec![0.0; n]` asks for zeroed memory, which stays unmapped until written; `try_reserve` would not.
+    let mut probe: Vec<f32> = Vec::new();
+    probe
+        .try_reserve_exact(rows * cols)
+        .map_err(|_| EngineError::Memory { what: "scratch", bytes: bytes as u64 })?;
+    drop(probe);
+    Ok(vec![0.0; rows * cols])
+}

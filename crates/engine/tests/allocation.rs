@@ -1,0 +1,77 @@
+//! A decoded token allocates nothing, and a stop rule sizes nothing. Alone in its binary: the allocator
+//! counts.
+
+mod support;
+
+use roofline_engine::{CacheSpec, KvFormat, Session, SessionOptions};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use support::{golden, load};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is the system allocator's, with the caller's arguments.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(at, layout, size) }
+    }
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn allocations_of(work: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    work();
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+/// Runs without the test harness: its own threads allocate, and the counter counts every thread.
+fn main() {
+    a_decoded_token_allocates_nothing();
+    println!("1 passed, 0 failed");
+}
+
+fn a_decoded_token_allocates_nothing() {
+    for name in ["llama_gqa_tied", "qwen3", "gpt_neox_parallel", "olmoe_64_experts"] {
+        let golden = golden(name);
+        for threads in [1, 2] {
+            let model = load(&golden.dir, threads);
+            for cache in [CacheSpec::Static { capacity: 100 }, CacheSpec::Full] {
+                let options = SessionOptions { cache, kv_format: KvFormat::F16, ..SessionOptions::default() };
+                let mut session = Session::new(model.clone(), options).unwrap();
+                session.prefill(&golden.prompt).unwrap();
+                session.decode(1).unwrap();
+                let pages = session.cache_bytes().committed;
+                let count = allocations_of(|| {
+                    for id in 0..16 {
+                        session.decode(id).unwrap();
+                    }
+                });
+                assert_eq!(session.cache_bytes().committed, pages, "the test is to stay inside one page");
+                assert_eq!(count, 0, "{name}, {threads} threads, {cache}");
+
+                let rollbacks = allocations_of(|| session.rollback(3).unwrap());
+                assert_eq!(rollbacks, 0, "{name}: a rollback allocates");
+            }
+        }
+    }
+}
