@@ -1,0 +1,89 @@
+//! One accounting, two sides: what the engine's meter counted is what `limits` predicts from the configuration, as
+//! integers, for every golden family and every kind of step.
+
+use roofline_engine::{Cpu, KvFormat, Model, ModelFiles, Session, SessionOptions};
+use roofline_limits::{Accounting, FileFormats, Step};
+use roofline_model::Operator;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+fn golden_folders() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/tests/golden");
+    let mut all: Vec<PathBuf> = std::fs::read_dir(root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .collect();
+    all.sort();
+    assert!(all.len() >= 24);
+    all
+}
+
+/// Steps of (rows, rows through the output head), in order: a prompt at once, in chunks, and decoding.
+const PLANS: [&[(usize, bool)]; 3] = [
+    &[(13, true), (1, true), (1, true)],
+    &[(5, false), (5, false), (3, true), (1, true)],
+    &[(1, true), (1, true), (1, true)],
+];
+
+#[test]
+fn meter_and_prediction_are_the_same_integers() {
+    for folder in golden_folders() {
+        for path in [folder.clone(), folder.join("model.gguf")] {
+            if path.exists() {
+                check(&path);
+            }
+        }
+    }
+}
+
+fn check(path: &Path) {
+    let files = ModelFiles::open(path).unwrap();
+    let model = Arc::new(Model::load(&files, Cpu::new(2, None).unwrap(), &mut |_, _| {}).unwrap());
+    let formats = FileFormats::new(
+        files.plan(),
+        files.checkpoint().tensors().map(|view| (view.name, view.format, view.shape)),
+    )
+    .unwrap();
+    for (kv_format, predicted_kv) in [
+        (KvFormat::F32, roofline_limits::KvFormat::F32),
+        (KvFormat::F16, roofline_limits::KvFormat::F16),
+        (KvFormat::Bf16, roofline_limits::KvFormat::Bf16),
+    ] {
+        let accounting =
+            formats.with(|formats| Accounting::new(model.config(), formats, predicted_kv)).unwrap();
+        for plan in PLANS {
+            let largest = plan.iter().map(|(rows, _)| *rows).max().unwrap();
+            let options = SessionOptions { kv_format, chunk: largest, ..SessionOptions::default() };
+            let mut session = Session::new(model.clone(), options).unwrap();
+            for &(rows, head) in plan {
+                let seen = session.tokens().len();
+                let ids: Vec<u32> = (0..rows as u32)
+                    .map(|i| (i * 7 + seen as u32) % model.config().vocab_size as u32)
+                    .collect();
+                session.meter_mut().clear();
+                if head {
+                    session.prefill(&ids).unwrap()
+                } else {
+                    session.extend(&ids).unwrap()
+                }
+                let meter = session.meter();
+                let mut step = Step::single(rows as u64, seen as u64, u64::from(head));
+                if meter.experts_touched().iter().any(|&touched| touched > 0) {
+                    step = step.with_touched_experts(meter.experts_touched().to_vec());
+                }
+                let predicted = accounting.step(&step).unwrap();
+                for operator in Operator::ALL {
+                    let (counted, predicted) = (meter.cost(operator), predicted.get(operator));
+                    assert_eq!(
+                        counted,
+                        predicted,
+                        "{}: {operator}, {rows} rows after {seen}, {kv_format:?}",
+                        path.display()
+                    );
+                }
+                assert!(meter.total().flops > 0 && meter.total().bytes() > 0);
+            }
+        }
+    }
+}
