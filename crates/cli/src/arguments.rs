@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::output::Format;
 
 /// How many threads work.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct Threads {
     /// Threads that work [default: physical cores]
     #[arg(long = "threads", value_name = "N")]

@@ -5,6 +5,8 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use roofline_engine::EngineError;
+use roofline_engine::sampling::SamplingError;
 use roofline_lab::LabError;
 use roofline_limits::LimitsError;
 use roofline_model::ModelError;
@@ -51,14 +53,27 @@ impl Failure {
         }
     }
 
+    /// Whether the reader of our output is gone.
+    pub fn nobody_listens(&self) -> bool {
+        self.status == NOBODY_LISTENS
+    }
+
     /// Says it on stderr and gives the exit code.
     pub fn report(&self) -> ExitCode {
-        match (&self.what, &self.hint) {
-            (Some(what), Some(hint)) => eprintln!("roofline: {what} ({hint})"),
-            (Some(what), None) => eprintln!("roofline: {what}"),
-            (None, _) => {}
+        if self.what.is_some() {
+            eprintln!("roofline: {self}");
         }
         ExitCode::from(self.status)
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.what.as_deref().unwrap_or("interrupted"))?;
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -68,6 +83,18 @@ impl From<io::Error> for Failure {
             return Failure { what: None, hint: None, status: NOBODY_LISTENS };
         }
         Failure::new(format_args!("cannot write the output: {error}"))
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Failure {
+        if matches!(error, EngineError::Cancelled) { Failure::interrupted() } else { Failure::new(error) }
+    }
+}
+
+impl From<SamplingError> for Failure {
+    fn from(error: SamplingError) -> Failure {
+        Failure::new(error)
     }
 }
 

@@ -25,6 +25,21 @@ impl Interrupt {
         Ok(Interrupt { asked })
     }
 
+    /// What a generation watches.
+    pub fn flag(&self) -> &AtomicBool {
+        &self.asked
+    }
+
+    /// From here on the next press ends the program at once: nothing is running that could stop.
+    pub fn idle(&self) {
+        self.asked.store(true, Ordering::Release);
+    }
+
+    /// From here on the next press asks the work to stop.
+    pub fn busy(&self) {
+        self.asked.store(false, Ordering::Release);
+    }
+
     /// Whether it was pressed.
     pub fn asked(&self) -> bool {
         self.asked.load(Ordering::Acquire)

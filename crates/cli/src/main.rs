@@ -6,7 +6,10 @@ mod commands;
 mod devices;
 mod failure;
 mod interrupt;
+mod model;
 mod output;
+mod record;
+mod sampling;
 
 use std::process::ExitCode;
 
@@ -23,12 +26,13 @@ use failure::Failure;
 )]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 fn main() -> ExitCode {
     let result = match Cli::try_parse() {
-        Ok(cli) => cli.command.run(),
+        Ok(Cli { command: Some(command) }) => command.run(),
+        Ok(Cli { command: None }) => commands::tour::run(),
         Err(error) => Failure::from_arguments(&error),
     };
     match result {

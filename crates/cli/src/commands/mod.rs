@@ -1,8 +1,12 @@
 //! One file per command.
 
+mod chat;
 mod devices;
 mod limits;
+mod logits;
 mod machine;
+mod run;
+pub mod tour;
 
 use clap::Subcommand;
 
@@ -11,6 +15,9 @@ use crate::failure::Failure;
 /// What the program can be asked to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Run(Box<run::Run>),
+    Chat(Box<chat::Chat>),
+    Logits(logits::Logits),
     Machine(machine::Machine),
     Devices(devices::Devices),
     Limits(Box<limits::Limits>),
@@ -20,6 +27,9 @@ impl Command {
     /// Does it.
     pub fn run(self) -> Result<(), Failure> {
         match self {
+            Command::Run(command) => command.run(),
+            Command::Chat(command) => command.run(),
+            Command::Logits(command) => command.run(),
             Command::Machine(command) => command.run(),
             Command::Devices(command) => command.run(),
             Command::Limits(command) => command.run(),

@@ -1,0 +1,127 @@
+//! MODEL on the command line: `demo`, a Hugging Face folder or a GGUF file, opened and loaded with progress.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use roofline_engine::{CacheSpec, Cpu, EmbeddedModel, Isa, KvFormat, Model, ModelFiles, SessionOptions};
+
+use crate::arguments::Threads;
+use crate::failure::Failure;
+
+/// The name of the model that is part of the program.
+pub const DEMO: &str = "demo";
+
+/// A Llama-architecture model of 5.6 M parameters, trained on public-domain books; see `crates/cli/demo/README.md`.
+const EMBEDDED: EmbeddedModel = EmbeddedModel {
+    name: DEMO,
+    config: include_str!("../demo/config.json"),
+    generation_config: include_str!("../demo/generation_config.json"),
+    weights: include_bytes!("../demo/model.safetensors"),
+    tokenizer: include_bytes!("../demo/tokenizer.json"),
+};
+
+/// Opens a model without packing its weights.
+pub fn open(model: &str) -> Result<ModelFiles, Failure> {
+    if model == DEMO {
+        return Ok(ModelFiles::embedded(EMBEDDED)?);
+    }
+    Ok(ModelFiles::open(Path::new(model))?)
+}
+
+/// What a model runs on.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Machinery {
+    #[command(flatten)]
+    pub threads: Threads,
+}
+
+impl Machinery {
+    /// Threads and kernels; `ROOFLINE_ISA` caps the instruction set.
+    pub fn cpu(&self) -> Result<Cpu, Failure> {
+        let isa = match std::env::var("ROOFLINE_ISA") {
+            Ok(name) if !name.is_empty() => Some(name.parse::<Isa>().map_err(|error| {
+                Failure::new(format_args!("ROOFLINE_ISA: {error}"))
+                    .hint("unset it to use the widest there is")
+            })?),
+            Ok(_) | Err(std::env::VarError::NotPresent) => None,
+            Err(error) => return Err(Failure::new(format_args!("ROOFLINE_ISA: {error}"))),
+        };
+        Ok(Cpu::new(self.threads.count()?, isa)?)
+    }
+
+    /// Packs the weights, with a progress bar on anything over a moment.
+    pub fn load(&self, files: &ModelFiles) -> Result<Arc<Model>, Failure> {
+        let bar = ProgressBar::hidden();
+        if let Ok(style) = ProgressStyle::with_template("loading {bar:40} {pos}/{len} tensors, {eta} left") {
+            bar.set_style(style);
+        }
+        let started = std::time::Instant::now();
+        let model = Model::load(files, self.cpu()?, &mut |done, all| {
+            if bar.is_hidden() && started.elapsed() > Duration::from_millis(500) {
+                bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
+            }
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+        });
+        bar.finish_and_clear();
+        Ok(Arc::new(model?))
+    }
+}
+
+/// How a session remembers.
+#[derive(Debug, Clone, Args)]
+pub struct Memory {
+    /// What the KV cache keeps: full, or static:N for N tokens reserved at the start
+    #[arg(long, value_name = "SPEC", default_value = "full")]
+    cache: String,
+    /// How the KV cache stores numbers [default: f16; f32 for logits]
+    #[arg(long, value_enum)]
+    kv_type: Option<KvType>,
+    /// Tokens the session takes at most [default: the model's context]
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    /// Prompt tokens per step
+    #[arg(long, value_name = "N", default_value_t = SessionOptions::default().chunk)]
+    chunk: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum KvType {
+    F16,
+    Bf16,
+    F32,
+}
+
+impl Memory {
+    /// The session these flags ask for.
+    pub fn options(&self) -> Result<SessionOptions, Failure> {
+        self.options_or(KvFormat::F16)
+    }
+
+    /// The same, with a default for --kv-type.
+    pub fn options_or(&self, kv_format: KvFormat) -> Result<SessionOptions, Failure> {
+        let cache: CacheSpec =
+            self.cache.parse().map_err(|error| Failure::new(format_args!("--cache: {error}")))?;
+        let kv_format = match self.kv_type {
+            Some(KvType::F16) => KvFormat::F16,
+            Some(KvType::Bf16) => KvFormat::Bf16,
+            Some(KvType::F32) => KvFormat::F32,
+            None => kv_format,
+        };
+        Ok(SessionOptions { cache, kv_format, context: self.context, chunk: self.chunk })
+    }
+}
+
+/// Token ids written as `1,2,3`.
+pub fn parse_ids(text: &str) -> Result<Vec<u32>, Failure> {
+    let id = |piece: &str| {
+        piece.trim().parse::<u32>().map_err(|_| {
+            Failure::new(format_args!("--tokens: `{}` is no token id", piece.trim()))
+                .hint("write ids with commas between them, as 1,2,3")
+        })
+    };
+    text.split(',').map(id).collect()
+}
