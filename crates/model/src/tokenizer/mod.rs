@@ -1,7 +1,7 @@
 //! [`Tokenizer`]: text to token ids and back, from a Hugging Face folder or from GGUF metadata.
 //!
 //! `tokenizer.json` is encoded by the tokenizers crate; GGUF files carry less, and the two kinds of tokenizer they
-//! describe are written here ([`byte_bpe`], [`sentencepiece`]). Decoding is one piece of code for all three: each
+//! describe are written here (`byte_bpe`, `sentencepiece`). Decoding is one piece of code for all three: each
 //! token stands for bytes, and the bytes of all tokens, read as UTF-8, are the text.
 
 mod byte_bpe;
