@@ -5,6 +5,7 @@ mod devices;
 mod limits;
 mod logits;
 mod machine;
+mod pull;
 mod run;
 pub mod tour;
 
@@ -21,6 +22,7 @@ pub enum Command {
     Machine(machine::Machine),
     Devices(devices::Devices),
     Limits(Box<limits::Limits>),
+    Pull(pull::Pull),
 }
 
 impl Command {
@@ -33,6 +35,7 @@ impl Command {
             Command::Machine(command) => command.run(),
             Command::Devices(command) => command.run(),
             Command::Limits(command) => command.run(),
+            Command::Pull(command) => command.run(),
         }
     }
 }
