@@ -1,0 +1,49 @@
+//! Every block format: the kernels that read stored blocks against the same weights decoded to F32.
+#![allow(clippy::unwrap_used, clippy::panic)] // tests
+
+mod support;
+#[path = "support/synthetic.rs"]
+mod synthetic;
+
+use roofline_weights::Format;
+use std::path::PathBuf;
+
+/// Issue of the engine: relative RMS of logits within 1 % of the decoded run.
+const TOLERANCE: f64 = 0.01;
+
+fn write(name: &str, bytes: &[u8]) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn relative_rms(a: &[f32], b: &[f32]) -> f64 {
+    let square = |x: f64| x * x;
+    let difference: f64 = a.iter().zip(b).map(|(x, y)| square(f64::from(x - y))).sum();
+    (difference / b.iter().map(|y| square(f64::from(*y))).sum::<f64>()).sqrt()
+}
+
+fn check(architecture: &str, format: Format) {
+    let pair = synthetic::pair(architecture, format, 17);
+    let stored = write(&format!("{architecture}-{format}.gguf"), &pair.stored);
+    let decoded = write(&format!("{architecture}-{format}-decoded.gguf"), &pair.decoded);
+    let ids: Vec<u32> = (0..21).map(|i| (i * 97 + 5) % synthetic::VOCAB as u32).collect();
+    let run = |path: &PathBuf| {
+        let mut session = support::session(&support::load(path, 2));
+        support::all_logits(&mut session, &ids)
+    };
+    let (found, expected) = (run(&stored), run(&decoded));
+    let error = relative_rms(&found, &expected);
+    println!("{architecture} {format}: {error:.2e}");
+    assert!(error <= TOLERANCE, "{architecture} in {format}: relative RMS {error:.4}");
+    std::fs::remove_file(stored).unwrap();
+    std::fs::remove_file(decoded).unwrap();
+}
+
+#[test]
+fn stored_blocks_give_the_logits_of_their_decoded_values() {
+    for format in Format::ALL {
+        check("llama", format);
+        check("qwen2", format);
+    }
+}
