@@ -9,6 +9,7 @@ mod interrupt;
 mod model;
 mod output;
 mod record;
+mod roof;
 mod sampling;
 
 use std::process::ExitCode;

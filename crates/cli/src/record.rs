@@ -59,6 +59,12 @@ impl Record {
         Some((last.at - first.at) / steps)
     }
 
+    /// Wall time in no stage: writing the text out, and other programs that had this one's cores.
+    pub fn elsewhere(&self) -> Duration {
+        let Stages { before, prefill, decode, sampling, text } = self.stages;
+        self.wall.saturating_sub(before + prefill + decode + sampling + text)
+    }
+
     /// Prompt tokens per second of forward steps.
     pub fn prefill_rate(&self) -> Option<f64> {
         rate(self.prompt.len() as f64, self.stages.prefill)
@@ -115,12 +121,13 @@ impl Record {
         table.row([
             "stages".to_string(),
             format!(
-                "before {}, prefill {}, decode {}, sampling {}, text {}; wall {}",
+                "before {}, prefill {}, decode {}, sampling {}, text {}, elsewhere {}; wall {}",
                 ms(self.stages.before),
                 ms(self.stages.prefill),
                 ms(self.stages.decode),
                 ms(self.stages.sampling),
                 ms(self.stages.text),
+                ms(self.elsewhere()),
                 ms(self.wall)
             ),
         ]);
@@ -174,6 +181,7 @@ impl Record {
                 "decode": seconds(self.stages.decode),
                 "sampling": seconds(self.stages.sampling),
                 "text": seconds(self.stages.text),
+                "elsewhere": seconds(self.elsewhere()),
             },
             "load": {
                 "seconds": seconds(self.load.time),

@@ -16,6 +16,7 @@ use crate::interrupt::Interrupt;
 use crate::model::{self, DEMO, Machinery, Memory, parse_ids};
 use crate::output::{Table, print_json};
 use crate::record::Record;
+use crate::roof;
 use crate::sampling::{Chosen, Sampling};
 
 /// Continue a text
@@ -50,6 +51,12 @@ pub struct Run {
     /// Report the N most probable tokens beside each one (in --json)
     #[arg(long, value_name = "N", default_value_t = 0)]
     top_logprobs: usize,
+    /// Hold every stage against its limit: this machine's roof, probed now, and the data sheet's
+    #[arg(long)]
+    limits: bool,
+    /// Device whose data sheet --limits uses [default: this processor's, if known]
+    #[arg(long, value_name = "NAME", requires = "limits")]
+    device: Option<String>,
     /// Print one JSON object instead of text and summary
     #[arg(long)]
     json: bool,
@@ -94,10 +101,25 @@ impl Run {
             called,
         };
         let record = stream(input, !self.json)?;
+        let (roofs, note) = match self.limits {
+            true => roof::roofs(self.device.as_deref(), model.cpu().threads(), arithmetic_bits(&files))?,
+            false => (Vec::new(), None),
+        };
         if self.json {
-            return print_json(&self.json(&record, &files, &session, &chosen));
+            let mut all = self.json(&record, &files, &session, &chosen);
+            if self.limits {
+                all["limits"] = roofs.iter().map(|roof| roof.json(&record)).collect();
+                all["limits_note"] = json!(note);
+            }
+            return print_json(&all);
         }
         eprint!("\n{}", self.summary(&record, &files, &model, &chosen).to_text());
+        for roof in &roofs {
+            eprint!("\n{}\n{}", roof.words(), roof.table(&record).to_text());
+        }
+        if let Some(note) = note {
+            eprintln!("\n{note}");
+        }
         Ok(())
     }
 
@@ -197,6 +219,12 @@ impl Run {
     }
 }
 
+/// Width of the arithmetic whose peak bounds this model: f32 for float weights, integers of 8 bits for quantized
+/// ones, the fastest that any engine could use for them.
+fn arithmetic_bits(files: &ModelFiles) -> u32 {
+    if files.checkpoint().tensors().any(|tensor| tensor.format.is_quantized()) { 8 } else { 32 }
+}
+
 enum Prompt {
     Text(String),
     Ids(Vec<u32>),
@@ -234,7 +262,7 @@ pub fn stream(input: GenerationInput<'_>, show: bool) -> Result<Record, Failure>
     bar.finish_and_clear();
     let mut out = std::io::stdout().lock();
     let (mut events, mut text) = (Vec::new(), String::new());
-    while let Some(event) = generation.next() {
+    for event in generation.by_ref() {
         let event = event?;
         if show && !event.text.is_empty() {
             out.write_all(event.text.as_bytes())?;
