@@ -9,8 +9,8 @@ use minijinja_contrib::pycompat;
 
 use super::{Message, RenderOptions, TemplateError, clock, json};
 
-/// Steps that one rendering may take: some 100 are spent on a message, so this is enough for 100 thousand of them and
-/// over in seconds.
+/// Steps that one rendering may take. A message costs 19 (ChatML) to 54 (Qwen3) of them, so this is enough for more than
+/// a hundred thousand messages; a template that only loops is stopped within a second.
 const STEPS: u64 = 10_000_000;
 
 /// What `raise_exception` was called with, carried through minijinja's error.
