@@ -163,7 +163,7 @@ impl Map for Activation {
             Activation::GeluTanh => {
                 // (1 + tanh u) / 2 is the sigmoid of 2 u.
                 let cube = simd.mul(simd.mul(x, x), simd.mul(x, simd.splat(0.044_715)));
-                let u = simd.mul(simd.add(x, cube), simd.splat(1.595_769_1)); // 2 √(2/π)
+                let u = simd.mul(simd.add(x, cube), simd.splat(1.595_769_2)); // 2 √(2/π)
                 simd.mul(x, simd.sigmoid(u))
             }
             Activation::Relu => {

@@ -101,6 +101,7 @@ pub fn rope_angles(
 /// # Errors
 /// [`KernelError::Shape`] when the lengths disagree, [`KernelError::HeadDim`] when a head is narrower than what is to
 /// be turned.
+#[allow(clippy::too_many_arguments)] // one operation of the device: each argument is an operand
 pub fn rope(
     table: &KernelTable,
     team: &Team,

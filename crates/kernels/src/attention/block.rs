@@ -267,6 +267,8 @@ struct Strip<'a> {
     page: &'a [u8],
     at: usize,
     width: usize,
+    /// Bytes from the keys of this strip to those of the next one, 0 when there is none.
+    next: isize,
 }
 
 /// The strip that begins at slot `first` of the lane.
@@ -275,21 +277,32 @@ fn strip_at<'a>(block: &Block<'a>, first: usize) -> Strip<'a> {
     let layout = block.layout;
     let page = block.kv.page(block.lane.table[first / layout.slots()]);
     assert_eq!(page.len(), layout.page_bytes(), "a page of another layout");
-    Strip { page, at: first % layout.slots(), width: layout.slots().min(STRIP) }
+    let (at, width) = (first % layout.slots(), layout.slots().min(STRIP));
+    let next = if at + width < layout.slots() {
+        (width * layout.key_format().width()) as isize
+    } else {
+        let next = block.lane.table.get(first / layout.slots() + 1).map_or(page, |id| block.kv.page(*id));
+        (next.as_ptr() as isize).wrapping_sub(page[at * layout.key_format().width()..].as_ptr() as isize)
+    };
+    Strip { page, at, width, next }
 }
 
 /// Scores of every panel that sees something of a strip, before the softmax.
 #[inline(always)]
 fn score_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace, strip: Strip<'_>) {
-    let Strip { page, at, width } = strip;
+    let Strip { page, at, width, .. } = strip;
     let layout = block.layout;
     let (d, format, panel) = (layout.head_dim(), layout.key_format(), block.panel());
-    let keys = Operand { data: page[at * format.width()..].as_ptr(), format, stride: layout.slots() };
+    let data = page[at * format.width()..].as_ptr();
+    // While keys are scored, the values of the strip are fetched; while values are summed, the next keys.
+    let values = layout.value_offset() + at * d * layout.value_format().width();
+    let ahead = values as isize - (at * format.width()) as isize;
+    let keys = Operand { data, format, stride: layout.slots(), ahead };
     let keys = if block.queries > panel && keys.format != KvFormat::F32 {
         let wide = work.k_wide.as_mut_ptr();
         // SAFETY: the page holds d rows of `slots` keys, `width` of them from `at` on; `k_wide` d rows of STRIP.
         unsafe { Widen { from: keys, rows: d, columns: width, to: wide, padded: STRIP }.run(simd) };
-        Operand { data: wide.cast(), format: KvFormat::F32, stride: STRIP }
+        Operand { data: wide.cast(), format: KvFormat::F32, stride: STRIP, ahead: 0 }
     } else {
         keys
     };
@@ -326,19 +339,21 @@ fn soften_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace, width
 /// Outputs of every panel over a strip.
 #[inline(always)]
 fn accumulate_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace, strip: Strip<'_>) {
-    let Strip { page, at, .. } = strip;
+    let Strip { page, at, next, .. } = strip;
     let layout = block.layout;
     let (d, channels, panel) = (layout.head_dim(), padded(layout.head_dim()), block.panel());
     let value_width = layout.value_format().width();
-    let values = page[layout.value_offset() + at * d * value_width..].as_ptr();
-    let values = Operand { data: values, format: layout.value_format(), stride: d };
+    let offset = layout.value_offset() + at * d * value_width;
+    let ahead = next - (offset - at * layout.key_format().width()) as isize;
+    let values = page[offset..].as_ptr();
+    let values = Operand { data: values, format: layout.value_format(), stride: d, ahead };
     let values = if channels != d || (block.queries > panel && values.format != KvFormat::F32) {
         let wide = work.v_wide.as_mut_ptr();
         let rows = work.seen[..block.queries].iter().map(|seen| seen.to).max().unwrap_or(0);
         // SAFETY: the page holds `width` rows of d values from slot `at` on, `rows` is no more, and `v_wide` has
         // STRIP rows of `channels`.
         unsafe { Widen { from: values, rows, columns: d, to: wide, padded: channels }.run(simd) };
-        Operand { data: wide.cast(), format: KvFormat::F32, stride: channels }
+        Operand { data: wide.cast(), format: KvFormat::F32, stride: channels, ahead: 0 }
     } else {
         values
     };

@@ -3,6 +3,8 @@
 //! Each number of a result is one chain of multiply-adds in a fixed order (channels for a score, slots for an
 //! output), whatever tile it is computed in. So a query's result has the same bits alone and among others.
 
+#![allow(clippy::needless_range_loop)] // the index of a register tile runs over several arrays
+
 use std::marker::PhantomData;
 
 use crate::kv_page::KvFormat;
@@ -66,6 +68,8 @@ pub(super) struct Operand {
     pub data: *const u8,
     pub format: KvFormat,
     pub stride: usize,
+    /// Bytes from what is read to what will be read next: fetched ahead meanwhile. 0 fetches nothing new.
+    pub ahead: isize,
 }
 
 /// The dot products of some queries with the keys of a strip.
@@ -164,8 +168,8 @@ impl<E: Source, const M: usize, const NV: usize> Kernel for ScoreTile<E, M, NV> 
     fn run<S: Simd>(self, simd: S) {
         let vectors = self.job.width / S::LANES;
         let mut at = 0;
-        // SAFETY (all three): the vectors lie within the width, and the maker of `self` vouched for the pointers.
         while at + NV <= vectors {
+            // SAFETY: the vectors lie within the width, and the maker of `self` vouched for the pointers.
             unsafe { self.columns::<S, NV>(simd, at * S::LANES) };
             at += NV;
         }
@@ -195,6 +199,7 @@ impl<E: Source, const M: usize, const NV: usize> ScoreTile<E, M, NV> {
             // SAFETY: row `c` of the keys has N vectors from `first` on, and `q` a row of M queries per channel.
             unsafe {
                 let row = keys.data.add((c * keys.stride + first) * E::WIDTH);
+                fetch_row::<S, E, N>(simd, row, keys.ahead);
                 let k: [S::F; N] = load_row::<S, E, N>(simd, row);
                 for m in 0..M {
                     let q = simd.splat(*q.add(c * M + m));
@@ -267,6 +272,7 @@ impl<E: Source, const M: usize, const NV: usize> OutputTile<E, M, NV> {
             // SAFETY: row `s` of the values has N vectors from `first` on, and `p` a number per query and slot.
             unsafe {
                 let row = values.data.add((s * values.stride + first) * E::WIDTH);
+                fetch_row::<S, E, N>(simd, row, values.ahead);
                 let v: [S::F; N] = load_row::<S, E, N>(simd, row);
                 for m in 0..M {
                     let p = simd.splat(*p.add(m * STRIP + s));
@@ -282,6 +288,14 @@ impl<E: Source, const M: usize, const NV: usize> OutputTile<E, M, NV> {
                 unsafe { simd.store(out.add(m * channels + first + j * S::LANES), *acc) };
             }
         }
+    }
+}
+
+/// Asks for the memory `ahead` bytes from `N` vectors of numbers. The address need not be good.
+#[inline(always)]
+fn fetch_row<S: Simd, E: Source, const N: usize>(simd: S, p: *const u8, ahead: isize) {
+    for line in (0..N * S::LANES * E::WIDTH).step_by(64) {
+        simd.prefetch(p.wrapping_offset(ahead).wrapping_add(line));
     }
 }
 

@@ -53,7 +53,7 @@ impl Simd for Avx512 {
         fn scale2(self, a: __m512, n: __m512) -> __m512 = _mm512_scalef_ps(a, n);
         fn sum(self, a: __m512) -> f32 = _mm512_reduce_add_ps(a);
         fn max_lane(self, a: __m512) -> f32 = _mm512_reduce_max_ps(a);
-        fn prefetch(self, p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
+        fn prefetch(self, p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T1>(p.cast());
     }
 
     super::pointer_methods! {

@@ -115,7 +115,7 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `LANES` elements may be read at `p`.
     unsafe fn load_bf16(self, p: *const u16) -> Self::F;
-    /// Asks for the cache line at `p`, which need not be readable.
+    /// Asks for the cache line at `p`, which need not be readable, into the second-level cache.
     fn prefetch(self, p: *const u8);
     /// Runs `kernel` compiled for this level in a function of its own: what should not be inlined into its caller.
     fn enter<K: Kernel>(self, kernel: K) -> K::Out;

@@ -1,0 +1,71 @@
+//! Attention and the element-wise operations allocate nothing per call. Alone in its file, because the allocator
+//! that counts is that of the whole program.
+
+mod common_kv;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common_kv::{Layer, Noise};
+use roofline_kernels::{
+    Activation, AttentionJob, AttentionScratch, AttentionShape, KernelTable, KvFormat, Norm, NormKind,
+    PageLayout, Pairing, Team, Visible, activate_gated, argmax, attention, log_sum_exp, norm_rows, rope,
+    rope_angles, route,
+};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
+        // SAFETY: passed on.
+        unsafe { System.dealloc(p, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn no_call_allocates() {
+    let mut noise = Noise(1);
+    let shape = AttentionShape { n_heads: 4, n_kv_heads: 2, head_dim: 40, scale: 0.1 };
+    let layout = PageLayout::new(KvFormat::F16, 64, 40).unwrap();
+    let layer = Layer::random(layout, 2, 2000, 1.0, &mut noise);
+    let (table, team) = (KernelTable::detect(None).unwrap(), Team::new(2).unwrap());
+    let mut scratch = AttentionScratch::new(2, &shape, 2048).unwrap();
+    assert!(scratch.bytes() > 0);
+    let width = shape.row();
+    let (q, weight) = (noise.fill(200 * width, 1.0), noise.fill(width, 1.0));
+    let (mut out, mut x) = (vec![0.0; q.len()], q.clone());
+    let (mut cos, mut sin) = (vec![0.0; 200 * 20], vec![0.0; 200 * 20]);
+    let (mut ids, mut weights) = (vec![0; 200 * 8], vec![0.0; 200 * 8]);
+    let positions: Vec<usize> = (0..200).collect();
+    let mut step = |rows: usize| {
+        let n = rows * width;
+        let norm = Norm { kind: NormKind::Rms, eps: 1e-6, weight: &weight, bias: None };
+        norm_rows(&table, &team, &norm, &q[..n], &mut x[..n]).unwrap();
+        let (cos, sin) = (&mut cos[..rows * 20], &mut sin[..rows * 20]);
+        rope_angles(&positions[..rows], &[0.5; 20], cos, sin).unwrap();
+        rope(&table, &team, Pairing::Halves, 40, cos, sin, rows, &mut x[..n]).unwrap();
+        let jobs = [AttentionJob { kv: &layer, rows: 0..rows, visible: Visible::Causal }];
+        attention(&table, &team, &shape, layout, &jobs, &x[..n], &mut scratch, &mut out[..n]).unwrap();
+        activate_gated(&table, &team, Activation::Silu, &mut out[..n], &q[..n]).unwrap();
+        route(&table, &team, &mut x[..n], width, 8, true, &mut ids[..rows * 8], &mut weights[..rows * 8])
+            .unwrap();
+        argmax(&table, &out[..n]).unwrap() as f64 + log_sum_exp(&table, &out[..n])
+    };
+    step(1);
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    for rows in [1, 2, 200, 1] {
+        assert!(step(rows).is_finite());
+    }
+    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
+}
