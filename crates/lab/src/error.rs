@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use roofline_kernels::probe::ProbeError;
 use roofline_limits::LimitsError;
 
+use crate::convert::ConvertError;
 use crate::plot::PlotError;
 use crate::statistics::StatisticsError;
 
@@ -29,6 +30,9 @@ pub enum LabError {
         /// Label of the figure.
         what: &'static str,
     },
+    /// A model that cannot be written.
+    #[error(transparent)]
+    Convert(ConvertError),
     /// The caller called it off.
     #[error("cancelled")]
     Cancelled,
@@ -53,4 +57,13 @@ pub enum LabError {
     /// No place for a user's own files.
     #[error("no configuration folder: neither XDG_CONFIG_HOME nor HOME is set; name a file instead")]
     NoConfigFolder,
+}
+
+impl From<ConvertError> for LabError {
+    fn from(error: ConvertError) -> LabError {
+        match error {
+            ConvertError::Cancelled => LabError::Cancelled,
+            error => LabError::Convert(error),
+        }
+    }
 }

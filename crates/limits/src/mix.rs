@@ -1,7 +1,7 @@
 //! Which format each tensor of a model gets under a named file type.
 //!
-//! The rules for the k-quant mixes are those of llama.cpp's quantizer (`llama_tensor_get_type`, read in its source of 2026)
-//! without an importance matrix. They were read, not recalled; the exceptions for architectures that are not ours are left out.
+//! The rules for the k-quant mixes are those of llama.cpp's quantizer (`llama_tensor_get_type`, read in its source of 2026).
+//! They were read, not recalled; the exceptions for architectures that are not ours are left out.
 
 use crate::dims::Dims;
 use crate::error::LimitsError;
@@ -103,12 +103,23 @@ impl Recipe {
         Ok(self.rules(&Dims::new(config)?, config).format_of(role))
     }
 
+    /// The format of one tensor and the one its rows are too narrow for. `importance` says that an importance matrix guides the
+    /// encoder, with which llama.cpp writes the first `ffn_down` of Q4_0 and Q5_0 as Q4_1 and Q5_1.
+    ///
+    /// # Errors
+    /// As [`Recipe::format_of`].
+    pub fn choose(self, config: &ModelConfig, role: Role, importance: bool) -> Result<Choice, LimitsError> {
+        let dims = Dims::new(config)?;
+        Ok(Rules { importance, ..self.rules(&dims, config) }.choose(role))
+    }
+
     /// The rules with the model's sizes at hand, for callers that ask about many tensors.
     pub(crate) fn rules<'a>(self, dims: &'a Dims, config: &ModelConfig) -> Rules<'a> {
         let n_gqa = dims.heads / dims.kv_heads;
         Rules {
             recipe: self,
             dims,
+            importance: false,
             eight_experts: dims.experts.is_some_and(|e| e.count == 8),
             grouped: n_gqa >= 4,
             // what llama.cpp calls a 70B: its table of layer counts per architecture
@@ -129,10 +140,20 @@ impl Serialize for Recipe {
     }
 }
 
+/// What a recipe gives one tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// The format to store it in.
+    pub format: Format,
+    /// The format that the recipe asks for; another one where rows do not fill its blocks.
+    pub wanted: Format,
+}
+
 /// A recipe applied to one model.
 pub(crate) struct Rules<'a> {
     recipe: Recipe,
     dims: &'a Dims,
+    importance: bool,
     eight_experts: bool,
     grouped: bool,
     seventy_b: bool,
@@ -142,8 +163,14 @@ pub(crate) struct Rules<'a> {
 impl Rules<'_> {
     /// The format of one tensor.
     pub fn format_of(&self, role: Role) -> Format {
-        let Some((_, cols)) = self.dims.matrix_shape(role) else { return Format::F32 };
-        let format = match self.recipe {
+        self.choose(role).format
+    }
+
+    fn choose(&self, role: Role) -> Choice {
+        let Some((_, cols)) = self.dims.matrix_shape(role) else {
+            return Choice { format: Format::F32, wanted: Format::F32 };
+        };
+        let wanted = match self.recipe {
             Recipe::Uniform(format) => {
                 if format.is_quantized() && matches!(role, Role::Layer(_, LayerRole::Router)) {
                     Format::F32
@@ -151,16 +178,16 @@ impl Rules<'_> {
                     format
                 }
             }
-            Recipe::Gguf(kind) => self.gguf(kind, role, cols),
+            Recipe::Gguf(kind) => self.gguf(kind, role),
         };
-        fitting(format, cols)
+        Choice { format: fitting(wanted, cols), wanted }
     }
 
-    fn gguf(&self, kind: GgufType, role: Role, cols: u64) -> Format {
+    fn gguf(&self, kind: GgufType, role: Role) -> Format {
         let base = TYPES[kind as usize].2;
         match role {
-            Role::OutputHead => head_format(base, cols),
-            Role::TokenEmbedding if self.dims.tied => head_format(base, cols),
+            Role::OutputHead => head_format(base),
+            Role::TokenEmbedding if self.dims.tied => head_format(base),
             Role::Layer(layer, layer_role) => self.layer(kind, base, layer as u64, layer_role),
             _ => base,
         }
@@ -220,6 +247,8 @@ impl Rules<'_> {
             GgufType::Q3KL => Format::Q5K,
             GgufType::Q4KM | GgufType::Q5KM if self.more_bits(layer) => Format::Q6K,
             GgufType::Q4KS if layer < layers / 8 => Format::Q5K,
+            GgufType::Q4_0 if self.importance && layer < layers / 8 => Format::Q4_1,
+            GgufType::Q5_0 if self.importance && layer < layers / 8 => Format::Q5_1,
             _ => base,
         }
     }
@@ -231,13 +260,10 @@ impl Rules<'_> {
     }
 }
 
-/// The head keeps at least six bits; rows that do not fill the file type's blocks make it Q8_0.
-fn head_format(base: Format, cols: u64) -> Format {
-    if !cols.is_multiple_of(base.block_len() as u64) || base == Format::Q8_0 {
-        Format::Q8_0
-    } else {
-        Format::Q6K
-    }
+/// The head keeps at least six bits. (llama.cpp makes it Q8_0 where its rows do not fill the file type's blocks, which is also what
+/// [`fitting`] makes of Q6_K there.)
+fn head_format(base: Format) -> Format {
+    if base == Format::Q8_0 { Format::Q8_0 } else { Format::Q6K }
 }
 
 /// `format`, or what takes its place for rows of `cols` weights.

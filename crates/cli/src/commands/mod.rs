@@ -8,6 +8,7 @@ mod machine;
 mod pull;
 mod run;
 pub mod tour;
+mod quantize;
 
 use clap::Subcommand;
 
@@ -23,6 +24,7 @@ pub enum Command {
     Devices(devices::Devices),
     Limits(Box<limits::Limits>),
     Pull(pull::Pull),
+    Quantize(quantize::Quantize),
 }
 
 impl Command {
@@ -36,6 +38,7 @@ impl Command {
             Command::Devices(command) => command.run(),
             Command::Limits(command) => command.run(),
             Command::Pull(command) => command.run(),
+            Command::Quantize(command) => command.run(),
         }
     }
 }
