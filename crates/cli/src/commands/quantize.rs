@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use roofline_lab::LabError;
-use roofline_lab::convert::{self, ConvertError, Progress, QuantizeOptions, Quantized};
+use roofline_lab::convert::{self, ConvertError, Progress, QuantizeOptions, Quantized, QuantizedTensor};
 use roofline_lab::units::{bytes, grouped};
 use roofline_limits::Recipe;
 
-use crate::arguments::{TableOrJson, Threads};
+use crate::arguments::{Print, Threads};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::output::{Align, Format, Table, print, print_json};
+use crate::output::{Align, Format, Section, Table, csv_line, print, print_json, sections};
 
 /// Write a Hugging Face folder or a GGUF file as GGUF, in fewer bits or in full
 ///
@@ -47,7 +47,7 @@ pub struct Quantize {
     #[command(flatten)]
     threads: Threads,
     #[command(flatten)]
-    print: TableOrJson,
+    print: Print,
 }
 
 impl Quantize {
@@ -66,7 +66,8 @@ impl Quantize {
         let done = done.map_err(LabError::from)?;
         match self.print.format() {
             Format::Json => print_json(&done),
-            Format::Table => print(&describe(&done)),
+            Format::Csv => print(&csv(&done)),
+            format => print(&describe(&done, format)),
         }
     }
 }
@@ -88,7 +89,40 @@ pub fn follow(bar: &ProgressBar, interrupt: &Interrupt, at: Progress<'_>) -> Con
     if interrupt.asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
-fn describe(done: &Quantized) -> String {
+fn csv(done: &Quantized) -> String {
+    let mut text = csv_line(&[
+        "tensor",
+        "shape",
+        "from",
+        "to",
+        "instead_of",
+        "importance",
+        "bytes",
+        "relative_error",
+        "largest_error",
+    ]);
+    for tensor in &done.tensors {
+        text.push_str(&csv_line(&[
+            &tensor.name,
+            &shape(tensor),
+            &tensor.from.join("+"),
+            tensor.to,
+            tensor.instead_of.unwrap_or_default(),
+            &tensor.importance.to_string(),
+            &tensor.bytes.to_string(),
+            &tensor.relative_error.to_string(),
+            &tensor.largest_error.to_string(),
+        ]));
+    }
+    text
+}
+
+fn shape(tensor: &QuantizedTensor) -> String {
+    let sizes: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
+    sizes.join("×")
+}
+
+fn describe(done: &Quantized, format: Format) -> String {
     let mut table = Table::new(&[
         ("tensor", Align::Left),
         ("shape", Align::Left),
@@ -99,11 +133,10 @@ fn describe(done: &Quantized) -> String {
         ("largest", Align::Right),
     ]);
     for tensor in &done.tensors {
-        let shape: Vec<String> = tensor.shape.iter().map(ToString::to_string).collect();
         let exact = tensor.largest_error == 0.0;
         table.row([
             tensor.name.clone(),
-            shape.join("×"),
+            shape(tensor),
             tensor.from.join("+"),
             tensor.to.to_string(),
             tensor.instead_of.unwrap_or_default().to_string(),
@@ -111,7 +144,7 @@ fn describe(done: &Quantized) -> String {
             if exact { String::new() } else { format!("{:.2e}", tensor.largest_error) },
         ]);
     }
-    let mut text = table.to_text();
+    let mut text = sections(&[Section::table("", table)], format);
     let narrow = done.tensors.iter().filter(|tensor| tensor.instead_of.is_some()).count();
     if narrow > 0 {
         text.push_str(&format!(
