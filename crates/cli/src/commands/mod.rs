@@ -6,9 +6,9 @@ mod limits;
 mod logits;
 mod machine;
 mod pull;
+mod quantize;
 mod run;
 pub mod tour;
-mod quantize;
 
 use clap::Subcommand;
 
