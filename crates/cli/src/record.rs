@@ -21,6 +21,7 @@ pub struct Record {
     pub decode: Meter,
     pub cache: CacheBytes,
     pub load: LoadFacts,
+    pub peak_rss: Option<u64>, // bytes, when the generation ended
 }
 
 impl Record {
@@ -44,6 +45,7 @@ impl Record {
             decode: generation.decode_meter().clone(),
             cache: session.cache_bytes(),
             load: session.model().facts(),
+            peak_rss: peak_rss(),
         }
     }
 
@@ -142,7 +144,7 @@ impl Record {
         ]);
         table.row([
             "peak RSS".to_string(),
-            peak_rss().map_or("not visible on this system".to_string(), bytes),
+            self.peak_rss.map_or("not visible on this system".to_string(), bytes),
         ]);
         table.row(["finished by".to_string(), self.finish_in_words().to_string()]);
         table
@@ -195,7 +197,7 @@ impl Record {
             },
             "prefill_operators": operators_json(&self.prefill),
             "decode_operators": operators_json(&self.decode),
-            "peak_rss_bytes": peak_rss(),
+            "peak_rss_bytes": self.peak_rss,
         })
     }
 }

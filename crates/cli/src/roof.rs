@@ -22,7 +22,9 @@ pub struct Roof {
     pub kind: &'static str,
     /// The device.
     pub hardware: Hardware,
-    peak: f64, // FLOP/s of the arithmetic that the weights' formats are multiplied in
+    bandwidth: f64,        // bytes/s of the level of memory that holds the model
+    level: Option<String>, // the cache it fits, if it fits one
+    peak: f64,             // FLOP/s of the arithmetic that the weights' formats are multiplied in
     peak_type: NumberType,
 }
 
@@ -33,14 +35,17 @@ struct Bound {
 }
 
 impl Roof {
-    fn new(kind: &'static str, hardware: Hardware, bits: u32) -> Result<Roof, Failure> {
-        let (peak_type, figure) = hardware.peak_for(bits)?;
+    fn new(kind: &'static str, hardware: Hardware, load: Load) -> Result<Roof, Failure> {
+        let (peak_type, figure) = hardware.peak_for(load.bits)?;
         let peak = figure.value;
-        Ok(Roof { kind, hardware, peak, peak_type })
+        let cache = hardware.cache_for(load.resident_bytes as f64);
+        let bandwidth = cache.map_or(hardware.bandwidth.value, |cache| cache.bandwidth.value);
+        let level = cache.map(|cache| cache.name.clone());
+        Ok(Roof { kind, bandwidth, level, peak, peak_type, hardware })
     }
 
     fn bound(&self, cost: Cost) -> Bound {
-        let read = cost.bytes() as f64 / self.hardware.bandwidth.value;
+        let read = cost.bytes() as f64 / self.bandwidth;
         let compute = cost.flops as f64 / self.peak;
         if compute > read {
             Bound { seconds: compute, by: "compute" }
@@ -51,11 +56,15 @@ impl Roof {
 
     /// One line of what the roof is.
     pub fn words(&self) -> String {
-        let Hardware { name, bandwidth, .. } = &self.hardware;
+        let level = self
+            .level
+            .as_ref()
+            .map_or(String::new(), |level| format!(" from {level}, which holds the model"));
         format!(
-            "{} ({name}): {} and {} {}",
+            "{} ({}): {}{level}, and {} {}",
             self.kind,
-            si(bandwidth.value, "B/s"),
+            self.hardware.name,
+            si(self.bandwidth, "B/s"),
             si(self.peak, "FLOP/s"),
             self.peak_type.key()
         )
@@ -114,7 +123,7 @@ impl Roof {
         };
         Shares {
             of_limit: share(self.bound(cost).seconds),
-            mbu: share(cost.bytes() as f64 / self.hardware.bandwidth.value),
+            mbu: share(cost.bytes() as f64 / self.bandwidth),
             mfu: share(cost.flops as f64 / self.peak),
         }
     }
@@ -140,7 +149,8 @@ impl Roof {
         json!({
             "roof": self.kind,
             "device": self.hardware.name,
-            "bandwidth_bytes_per_s": self.hardware.bandwidth.value,
+            "bandwidth_bytes_per_s": self.bandwidth,
+            "cache_level": self.level,
             "peak_flops_per_s": self.peak,
             "peak_type": self.peak_type.key(),
             "stages": entries,
@@ -163,24 +173,33 @@ fn ms(seconds: f64) -> String {
     format!("{} ms", three_digits(1e3 * seconds))
 }
 
+/// What a run asks of a machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Weights and live cache.
+    pub resident_bytes: u64,
+    /// Width of the arithmetic.
+    pub bits: u32,
+}
+
 /// The probe of this minute, and the data sheet of `device` or of this processor if the table has it; and what there
 /// is to say about a data sheet that is missing.
 pub fn roofs(
     device: Option<&str>,
     threads: usize,
-    bits: u32,
+    load: Load,
 ) -> Result<(Vec<Roof>, Option<String>), Failure> {
     let probe = machine::measure_quickly(threads)?.device()?;
-    let mut roofs = vec![Roof::new("probe", probe, bits)?];
+    let mut roofs = vec![Roof::new("probe", probe, load)?];
     let table = devices::table(None)?;
     let note = match (device, Environment::read().cpu.name) {
         (Some(name), _) => {
-            roofs.push(Roof::new("data sheet", table.get(name)?.clone(), bits)?);
+            roofs.push(Roof::new("data sheet", table.get(name)?.clone(), load)?);
             None
         }
         (None, Some(name)) => match table.get(&name) {
             Ok(hardware) => {
-                roofs.push(Roof::new("data sheet", hardware.clone(), bits)?);
+                roofs.push(Roof::new("data sheet", hardware.clone(), load)?);
                 None
             }
             Err(_) => Some(format!("no data sheet is known for {name}; name a device with --device")),

@@ -118,6 +118,7 @@ impl<'a> Loader<'a> {
         };
         let packed = PackedMatrix::pack(view.format, rows, cols, &of_row, &self.cpu.team);
         self.count(rows * cols, view.format);
+        self.files.checkpoint().release(&source.name); // never two copies of the weights resident
         packed.map_err(|error| EngineError::Tensor { name: source.name.clone(), role, source: error })
     }
 

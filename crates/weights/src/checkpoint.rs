@@ -192,6 +192,15 @@ impl Checkpoint {
         self.find(name).ok().flatten()
     }
 
+    /// Lets go of the memory that reading this tensor took: call it when the bytes have been copied elsewhere and are
+    /// not needed soon. They stay readable, from disk. Does nothing for bytes that are not mapped.
+    pub fn release(&self, name: &str) {
+        if let Some(&at) = self.by_name.get(name) {
+            let (source, entry) = &self.tensors[at];
+            self.sources[*source].release(entry.range.clone());
+        }
+    }
+
     /// The readable tensors, in file order.
     pub fn tensors(&self) -> impl Iterator<Item = TensorView<'_>> {
         self.tensors.iter().filter_map(|(source, entry)| match entry.stored {

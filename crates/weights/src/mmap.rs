@@ -1,10 +1,15 @@
 //! Read-only bytes of a weight file: mapped from disk, shared, or embedded in the binary.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::WeightsError;
+
+/// Largest page of the systems we run on (64 KiB, aarch64); a multiple of all smaller ones.
+#[cfg(unix)]
+const LARGEST_PAGE: usize = 64 * 1024;
 
 /// The bytes of one file and the name by which errors speak of it.
 #[derive(Debug)]
@@ -43,6 +48,25 @@ impl Source {
             Bytes::Static(bytes) => bytes,
         }
     }
+
+    /// Lets the system take back the pages of `range` that are resident; they are read from disk again when touched.
+    /// Whole pages inside the range only, so a neighbour's bytes stay.
+    #[cfg(unix)]
+    #[allow(unsafe_code)]
+    pub(crate) fn release(&self, range: Range<usize>) {
+        let Bytes::Mapped(map) = &self.bytes else { return };
+        let (start, end) =
+            (range.start.next_multiple_of(LARGEST_PAGE), range.end / LARGEST_PAGE * LARGEST_PAGE);
+        if start < end {
+            // SAFETY: the mapping is shared, read-only and backed by the file, so a page that is dropped comes back with
+            // the file's bytes. It is advice: a system that declines changes nothing, and there is nothing to report.
+            let _ =
+                unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
+        }
+    }
+
+    #[cfg(not(unix))]
+    pub(crate) fn release(&self, _range: Range<usize>) {}
 
     pub(crate) fn memory(name: &str, bytes: MemoryBytes) -> Source {
         let bytes = match bytes {

@@ -16,7 +16,7 @@ use crate::interrupt::Interrupt;
 use crate::model::{self, DEMO, Machinery, Memory, parse_ids};
 use crate::output::{Table, print_json};
 use crate::record::Record;
-use crate::roof;
+use crate::roof::{self, Load};
 use crate::sampling::{Chosen, Sampling};
 
 /// Continue a text
@@ -102,7 +102,11 @@ impl Run {
         };
         let record = stream(input, !self.json)?;
         let (roofs, note) = match self.limits {
-            true => roof::roofs(self.device.as_deref(), model.cpu().threads(), arithmetic_bits(&files))?,
+            true => {
+                let resident_bytes = record.load.weight_bytes + record.cache.live;
+                let load = Load { resident_bytes, bits: arithmetic_bits(&files) };
+                roof::roofs(self.device.as_deref(), model.cpu().threads(), load)?
+            }
             false => (Vec::new(), None),
         };
         if self.json {

@@ -24,6 +24,14 @@ impl Machine {
         let samples = self.figures.iter().map(|figure| figure.n).max().unwrap_or(0);
         let source = format!("measured {}, best of {samples} samples", self.measured_at);
         let mut device = Hardware::from_probe(THIS, bandwidth, &peaks, bytes, &source)?;
+        // A model that fits a cache is not held back by memory; its roof is what the cache delivers.
+        for (what, level) in [(What::ReadL3, 3), (What::ReadL2, 2)] {
+            let all = self.environment.cpu.caches.iter().filter(|cache| cache.level == level);
+            let size: u64 = all.map(|cache| cache.bytes * cache.instances as u64).sum();
+            if let Some(figure) = self.roof(what).filter(|_| size > 0) {
+                device = device.with_cache(&format!("L{level}"), size, figure.best, &source)?;
+            }
+        }
         device.notes = self.notes();
         Ok(device)
     }
