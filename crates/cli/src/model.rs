@@ -31,6 +31,17 @@ pub fn open(model: &str) -> Result<ModelFiles, Failure> {
     Ok(ModelFiles::open(Path::new(model))?)
 }
 
+/// The instruction set that `ROOFLINE_ISA` caps the kernels at.
+pub fn requested_isa() -> Result<Option<Isa>, Failure> {
+    match std::env::var("ROOFLINE_ISA") {
+        Ok(name) if !name.is_empty() => Ok(Some(name.parse::<Isa>().map_err(|error| {
+            Failure::new(format_args!("ROOFLINE_ISA: {error}")).hint("unset it to use the widest there is")
+        })?)),
+        Ok(_) | Err(std::env::VarError::NotPresent) => Ok(None),
+        Err(error) => Err(Failure::new(format_args!("ROOFLINE_ISA: {error}"))),
+    }
+}
+
 /// What a model runs on.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Machinery {
@@ -41,15 +52,7 @@ pub struct Machinery {
 impl Machinery {
     /// Threads and kernels; `ROOFLINE_ISA` caps the instruction set.
     pub fn cpu(&self) -> Result<Cpu, Failure> {
-        let isa = match std::env::var("ROOFLINE_ISA") {
-            Ok(name) if !name.is_empty() => Some(name.parse::<Isa>().map_err(|error| {
-                Failure::new(format_args!("ROOFLINE_ISA: {error}"))
-                    .hint("unset it to use the widest there is")
-            })?),
-            Ok(_) | Err(std::env::VarError::NotPresent) => None,
-            Err(error) => return Err(Failure::new(format_args!("ROOFLINE_ISA: {error}"))),
-        };
-        Ok(Cpu::new(self.threads.count()?, isa)?)
+        Ok(Cpu::new(self.threads.count()?, requested_isa()?)?)
     }
 
     /// Packs the weights, with a progress bar on anything over a moment.

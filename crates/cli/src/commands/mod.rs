@@ -2,12 +2,14 @@
 
 mod chat;
 mod devices;
+mod inspect;
 mod limits;
 mod logits;
 mod machine;
 mod pull;
 mod quantize;
 mod run;
+mod tokenize;
 pub mod tour;
 
 use clap::Subcommand;
@@ -20,6 +22,8 @@ pub enum Command {
     Run(Box<run::Run>),
     Chat(Box<chat::Chat>),
     Logits(logits::Logits),
+    Tokenize(tokenize::Tokenize),
+    Inspect(inspect::Inspect),
     Machine(machine::Machine),
     Devices(devices::Devices),
     Limits(Box<limits::Limits>),
@@ -34,6 +38,8 @@ impl Command {
             Command::Run(command) => command.run(),
             Command::Chat(command) => command.run(),
             Command::Logits(command) => command.run(),
+            Command::Tokenize(command) => command.run(),
+            Command::Inspect(command) => command.run(),
             Command::Machine(command) => command.run(),
             Command::Devices(command) => command.run(),
             Command::Limits(command) => command.run(),

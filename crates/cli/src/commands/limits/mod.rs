@@ -25,7 +25,7 @@ use crate::output::{Align, Format, Section, Table, print, print_json, sections};
 
 /// Show how fast a model can run on a device at most, and how long a context fits
 ///
-/// MODEL is a preset (see --list), a Hugging Face folder, a config.json or a .gguf file; weights are not needed, and
+/// MODEL is `demo`, a preset (see --list), a Hugging Face folder, a config.json or a .gguf file; weights are not needed, and
 /// where there are some, their real formats count. Every figure is a bound that no run can beat: bytes over bandwidth,
 /// FLOPs over peak, whichever is larger.
 #[derive(Debug, Args)]

@@ -11,6 +11,7 @@ use roofline_model::{ModelConfig, ModelError, TensorPlan};
 use roofline_weights::{Checkpoint, Format};
 
 use crate::failure::Failure;
+use crate::model::{self, DEMO};
 
 /// A model as far as its limits go.
 pub struct Subject {
@@ -30,8 +31,11 @@ struct Stored {
 }
 
 impl Subject {
-    /// Looks for a file or folder of that name, then for a preset.
+    /// The demo model, or a file or folder of that name, or a preset.
     pub fn find(model: &str) -> Result<Subject, Failure> {
+        if model == DEMO {
+            return Subject::demo();
+        }
         let path = Path::new(model);
         if path.is_dir() {
             return Subject::folder(path);
@@ -43,6 +47,13 @@ impl Subject {
         let preset = presets::find(model).map_err(|error| not_found(model, error))?;
         let (name, source, config) = (preset.name.to_string(), preset.source(), preset.config()?);
         Ok(Subject { name, source, config, stored: None })
+    }
+
+    fn demo() -> Result<Subject, Failure> {
+        let files = model::open(DEMO)?;
+        let stored = Some(Stored::read(files.plan(), files.checkpoint()));
+        let source = "the model inside of the program".to_string();
+        Ok(Subject { name: DEMO.to_string(), source, config: files.config().clone(), stored })
     }
 
     fn config_file(path: &Path) -> Result<Subject, Failure> {
