@@ -75,7 +75,7 @@ impl Simd for Neon {
         fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { vfmaq_f32(c, a, b) }
         fn fnma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { vfmsq_f32(c, a, b) }
         // No stable intrinsic prefetches here; the hardware follows the streams by itself.
-        fn prefetch(_from: *const u8) -> () { }
+        fn prefetch(_from: *const u8) -> () { () }
     }
 }
 
