@@ -1,5 +1,7 @@
 //! Attention against f64, and the promise that a row's bits depend on nothing but the row.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may stop them
+
 mod common_kv;
 
 use common_kv::{Layer, Noise, exact, tables};

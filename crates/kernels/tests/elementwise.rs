@@ -1,6 +1,8 @@
 //! Norms, rotary embedding, activations, softmax and routing: golden values of torch and transformers, then plain
 //! loops in f64 over random shapes, at every level of this machine.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may stop them
+
 mod common_kv;
 
 use common_kv::{Noise, tables};
