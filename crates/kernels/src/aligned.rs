@@ -27,6 +27,7 @@ impl AlignedBytes {
         let layout = Self::layout(len)?;
         // SAFETY: the size is not zero.
         let allocated = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        advise_huge_pages(allocated.as_ptr(), layout.size());
         let start = (allocated.as_ptr() as usize).next_multiple_of(LINE) - allocated.as_ptr() as usize;
         Some(AlignedBytes { allocated, start, len })
     }
@@ -53,6 +54,26 @@ impl std::fmt::Debug for AlignedBytes {
         write!(f, "AlignedBytes({})", self.len)
     }
 }
+
+/// Asks for pages of 2 MiB: 512 times fewer faults while packing, and no page border every 4 KiB in the streams of
+/// decode. A system that refuses gives small pages as before.
+#[cfg(target_os = "linux")]
+fn advise_huge_pages(start: *mut u8, len: usize) {
+    const HUGE: usize = 2 << 20;
+    const MADV_HUGEPAGE: i32 = 14; // linux/mman.h
+    unsafe extern "C" {
+        fn madvise(start: *mut std::ffi::c_void, len: usize, advice: i32) -> i32;
+    }
+    let first = (start as usize).next_multiple_of(HUGE);
+    let end = (start as usize + len) / HUGE * HUGE;
+    if first < end {
+        // SAFETY: the range is inside one allocation, and the advice changes no byte of it.
+        let _refused = unsafe { madvise(first as *mut std::ffi::c_void, end - first, MADV_HUGEPAGE) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn advise_huge_pages(_start: *mut u8, _len: usize) {}
 
 impl Drop for AlignedBytes {
     fn drop(&mut self) {

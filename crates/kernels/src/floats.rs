@@ -9,7 +9,7 @@ use roofline_weights::Format;
 
 use crate::layout::{GROUP, LINE};
 use crate::simd::Simd;
-use crate::tile::Tile;
+use crate::tile::{Tile, ahead};
 
 /// How weights of one float format are loaded.
 pub(crate) trait Floats {
@@ -179,8 +179,11 @@ unsafe fn rows<S: Simd, W: Floats, const UNITS: usize, const ROWS: usize>(
             for unit in 0..UNITS {
                 let at = units[unit].add(pair * W::PAIR_BYTES);
                 weights[unit] = W::pair::<S>(at, lanes[unit]);
-                if ROWS == 1 {
-                    S::prefetch(at.wrapping_add(AHEAD));
+                if ROWS == 1 && lanes[unit] == 0 {
+                    let next = ahead(units[unit], pair * W::PAIR_BYTES, group_bytes, UNITS / per_group);
+                    for line in 0..W::PAIR_BYTES / LINE {
+                        S::prefetch(next.wrapping_add(line * LINE));
+                    }
                 }
             }
             for half in 0..2 {
@@ -213,6 +216,3 @@ unsafe fn rows<S: Simd, W: Floats, const UNITS: usize, const ROWS: usize>(
         }
     }
 }
-
-/// How far ahead of its use a weight is asked for when each is used once.
-const AHEAD: usize = 16 * LINE;

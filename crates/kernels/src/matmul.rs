@@ -31,9 +31,9 @@ pub(crate) struct MatmulKernels {
 
 /// From this many activation rows on, unpacking weights once for all of them pays.
 const MANY_ROWS: usize = 4;
-/// Weight bytes of a decode tile: 2 to 3 µs of memory time, long against the 0.1 µs that fetching a tile costs and
-/// short against a token.
-const TILE_BYTES: usize = 64 << 10;
+/// Weight bytes of a decode tile: about 10 µs of memory time, long against the 0.1 µs that fetching a tile costs and
+/// the start of a stream, short against a token.
+const TILE_BYTES: usize = 256 << 10;
 /// Groups of a prefill tile.
 const TILE_GROUPS: usize = 4;
 /// Activation rows of a prefill tile, at most: the sums of one pair of groups then stay in the first-level cache.

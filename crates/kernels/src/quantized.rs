@@ -11,7 +11,7 @@ use crate::activations::IntegerRow;
 use crate::layout::{BLOCK, GROUP, LINE, Layout, SUPER, Scales};
 use crate::matmul::TILE_ROWS;
 use crate::simd::{ByteDot, Simd};
-use crate::tile::Tile;
+use crate::tile::{Tile, ahead};
 
 /// A quantized format at compile time.
 pub(crate) trait Quantized {
@@ -456,6 +456,14 @@ unsafe fn gemv_units<S: Simd, Q: Quantized, D: QuadDot<S>, const UNITS: usize>(
             }
             for b in 0..blocks {
                 let block = first_col / BLOCK + b;
+                let read = super_at + b * layout.super_bytes(1);
+                for which in 0..UNITS / per_group {
+                    let group = first.wrapping_add(which * group_bytes);
+                    let next = ahead(group, read, group_bytes, UNITS / per_group);
+                    for line in 0..layout.super_bytes(1).div_ceil(LINE) {
+                        S::prefetch(next.wrapping_add(line * LINE));
+                    }
+                }
                 gemv_block::<S, Q, D, UNITS>(&planes, &scales, b, block, x, &mut sums);
                 for planes in &mut planes {
                     *planes = planes.skip::<Q>(1);

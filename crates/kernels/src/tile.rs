@@ -47,3 +47,19 @@ impl Tile<'_> {
         out.copy_from_slice(&sums[..len]);
     }
 }
+
+/// How far ahead of its use a weight of a decode kernel is asked for, in bytes of its group.
+const AHEAD: usize = 4096;
+
+/// Where to prefetch while byte `read` of the group at `group` is used, when groups are read `at_once` together:
+/// [`AHEAD`] on in that group, or in the one that is read after it.
+///
+/// The processor's own prefetchers stop at the end of each page, and a kernel with some hundred instructions a block
+/// does not look far enough ahead to start the next one in time: without this, time in memory and time in arithmetic
+/// add up (docs/kernels-log.md).
+#[inline(always)]
+pub(crate) fn ahead(group: *const u8, read: usize, group_bytes: usize, at_once: usize) -> *const u8 {
+    let next = read + AHEAD;
+    let beside = if next < group_bytes { 0 } else { (at_once - 1) * group_bytes };
+    group.wrapping_add(next + beside)
+}

@@ -101,7 +101,8 @@ pub(crate) trait Simd {
     unsafe fn fma(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float;
     /// `c - a * b`, rounded once.
     unsafe fn fnma(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float;
-    /// Asks for the cache line at `from`; any address will do.
+    /// Asks for the cache line at `from`; any address will do. It is fetched into the second level: those of the
+    /// first that can be under way at one time are too few to keep memory busy.
     unsafe fn prefetch(from: *const u8) -> ();
 }
 
