@@ -10,6 +10,7 @@ mod pull;
 mod quantize;
 mod run;
 mod tokenize;
+mod synth;
 pub mod tour;
 
 use clap::Subcommand;
@@ -29,6 +30,7 @@ pub enum Command {
     Limits(Box<limits::Limits>),
     Pull(pull::Pull),
     Quantize(quantize::Quantize),
+    Synth(synth::Synth),
 }
 
 impl Command {
@@ -45,6 +47,7 @@ impl Command {
             Command::Limits(command) => command.run(),
             Command::Pull(command) => command.run(),
             Command::Quantize(command) => command.run(),
+            Command::Synth(command) => command.run(),
         }
     }
 }

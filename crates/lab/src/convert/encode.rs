@@ -68,23 +68,21 @@ impl Task<'_> {
     ) -> Result<Loss, ConvertError> {
         let (rows, cols) = self.tensor.as_matrix();
         let matrix_rows = rows / self.importance.len().max(1);
-        let per_piece = (PIECE / cols.max(1)).clamp(1, matrix_rows.max(1));
-        let pieces = pieces(rows, matrix_rows, per_piece);
+        let pieces = pieces(rows, matrix_rows, cols);
         let mut loss = Loss::default();
-        let mut finished = 0;
-        for round in pieces.chunks(PIECES_PER_THREAD * self.threads.max(1)) {
-            for (range, encoded) in
-                round.iter().zip(in_parallel(round.len(), self.threads, |i| self.piece(&round[i])))
-            {
-                let (bytes, lost) = encoded?;
-                write(&bytes)?;
+        in_rounds(
+            &pieces,
+            self.threads,
+            |rows| self.piece(rows),
+            |rows, (bytes, lost)| {
                 loss.add(lost);
-                finished += range.len() * cols;
-            }
-            if done(finished).is_break() {
-                return Err(ConvertError::Cancelled);
-            }
-        }
+                write(&bytes)?;
+                match done(rows.end * cols).is_break() {
+                    true => Err(ConvertError::Cancelled),
+                    false => Ok(()),
+                }
+            },
+        )?;
         Ok(loss)
     }
 
@@ -112,8 +110,10 @@ impl Task<'_> {
     }
 }
 
-/// Ranges of at most `per_piece` rows that never cross from one stacked matrix into the next.
-fn pieces(rows: usize, matrix_rows: usize, per_piece: usize) -> Vec<Range<usize>> {
+/// Ranges of rows of `cols` weights, about [`PIECE`] weights each, that never cross from one stacked matrix into the next.
+pub(super) fn pieces(rows: usize, matrix_rows: usize, cols: usize) -> Vec<Range<usize>> {
+    let matrix_rows = matrix_rows.max(1);
+    let per_piece = (PIECE / cols.max(1)).clamp(1, matrix_rows);
     let mut all = Vec::new();
     let mut start = 0;
     while start < rows {
@@ -125,8 +125,24 @@ fn pieces(rows: usize, matrix_rows: usize, per_piece: usize) -> Vec<Range<usize>
     all
 }
 
+/// Does `work` on each piece, [`PIECES_PER_THREAD`] per thread at a time, and gives the results to `take` in order.
+pub(super) fn in_rounds<T: Send>(
+    pieces: &[Range<usize>],
+    threads: usize,
+    work: impl Fn(&Range<usize>) -> Result<T, ConvertError> + Sync,
+    mut take: impl FnMut(&Range<usize>, T) -> Result<(), ConvertError>,
+) -> Result<(), ConvertError> {
+    for round in pieces.chunks(PIECES_PER_THREAD * threads.max(1)) {
+        let results = in_parallel(round.len(), threads, |i| work(&round[i]));
+        for (rows, result) in round.iter().zip(results) {
+            take(rows, result?)?;
+        }
+    }
+    Ok(())
+}
+
 /// `work(0..count)` on `threads` threads, results in order. Each thread takes the next index when it is free.
-pub(super) fn in_parallel<T: Send>(count: usize, threads: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+fn in_parallel<T: Send>(count: usize, threads: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, T)>> = Mutex::new(Vec::with_capacity(count));
     let take = || {
@@ -157,9 +173,10 @@ mod tests {
 
     #[test]
     fn pieces_cover_the_rows_and_stay_inside_a_matrix() {
-        assert_eq!(pieces(10, 5, 3), [0..3, 3..5, 5..8, 8..10]);
-        assert_eq!(pieces(4, 4, 100), [0..4]);
-        assert!(pieces(0, 1, 4).is_empty());
+        assert_eq!(pieces(10, 5, PIECE / 3), [0..3, 3..5, 5..8, 8..10]);
+        assert_eq!(pieces(4, 4, 1), [0..4]);
+        assert_eq!(pieces(2, 2, 2 * PIECE), [0..1, 1..2]);
+        assert!(pieces(0, 0, 4).is_empty());
     }
 
     #[test]
@@ -167,7 +184,7 @@ mod tests {
         for threads in [1, 2, 7] {
             assert_eq!(in_parallel(20, threads, |i| i * i), (0..20).map(|i| i * i).collect::<Vec<_>>());
         }
-        assert_eq!(in_parallel(0, 3, |i| i), []);
+        assert!(in_parallel(0, 3, |i| i).is_empty());
     }
 
     #[test]

@@ -9,8 +9,10 @@ mod importance;
 mod metadata;
 mod quantize;
 mod side_file;
+mod synth;
 mod tensors;
 mod vocabulary;
 
 pub use error::ConvertError;
 pub use quantize::{Progress, QuantizeOptions, Quantized, QuantizedTensor, quantize};
+pub use synth::{Blocks, SynthOptions, Synthesized, synthesize};

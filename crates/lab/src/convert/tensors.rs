@@ -255,11 +255,20 @@ fn part<'a>(
     })
 }
 
-/// The divisors of the frequencies that stand for Llama 3's stretching; (rotary_dim / 2). Computed as transformers
-/// (`_compute_llama3_parameters`) stretches the frequencies themselves.
 fn rope_factors(config: &ModelConfig, target: &Source) -> OutputTensor<'static> {
+    OutputTensor {
+        name: target.name.clone(),
+        shape: target.shape.clone(),
+        role: Some(Role::RopeFactors),
+        data: Data::Values(rope_factor_values(config)),
+    }
+}
+
+/// The divisors of the frequencies that stand for Llama 3's stretching; (rotary_dim / 2). The rule is that of transformers
+/// (`_compute_llama3_parameters`), which stretches the frequencies themselves.
+pub(super) fn rope_factor_values(config: &ModelConfig) -> Vec<f32> {
     let rope = &config.rope;
-    let values = (0..rope.rotary_dim / 2).map(|i| {
+    let value = |i: usize| {
         let RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_context } =
             rope.scaling
         else {
@@ -269,11 +278,6 @@ fn rope_factors(config: &ModelConfig, target: &Source) -> OutputTensor<'static> 
         let turns = original_context as f64 / period;
         let kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
         (1.0 / ((1.0 - kept) / factor + kept)) as f32
-    });
-    OutputTensor {
-        name: target.name.clone(),
-        shape: target.shape.clone(),
-        role: Some(Role::RopeFactors),
-        data: Data::Values(values.collect()),
-    }
+    };
+    (0..rope.rotary_dim / 2).map(value).collect()
 }
