@@ -1,7 +1,7 @@
 //! Arguments that several commands share.
 
 use clap::Args;
-use roofline_lab::environment::default_threads;
+use roofline_kernels::physical_cores;
 
 use crate::failure::Failure;
 use crate::output::Format;
@@ -21,7 +21,7 @@ impl Threads {
     /// What was asked for, or the physical cores.
     pub fn count(&self) -> Result<usize, Failure> {
         match self.threads {
-            None => Ok(default_threads()),
+            None => Ok(physical_cores()),
             Some(n) if (1..=MOST_THREADS).contains(&n) => Ok(n),
             Some(n) => Err(Failure::new(format_args!("--threads {n} is not between 1 and {MOST_THREADS}"))
                 .hint("leave it out to use the physical cores")),

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use roofline_kernels::physical_cores;
+use roofline_lab::LabError;
 use roofline_lab::machine::{self, Machine, THIS};
-use roofline_lab::{LabError, environment};
 use roofline_limits::{Hardware, HardwareTable};
 
 use crate::failure::Failure;
@@ -47,7 +48,7 @@ pub fn find(name: &str, file: Option<&Path>) -> Result<Hardware, Failure> {
             eprintln!(
                 "roofline: this machine was never measured, so here is a one-second look (roofline machine keeps a better one)"
             );
-            machine::measure_quickly(environment::default_threads())?
+            machine::measure_quickly(physical_cores())?
         }
     };
     Ok(machine.device()?)

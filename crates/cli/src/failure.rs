@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 
+use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use roofline_engine::EngineError;
 use roofline_engine::sampling::SamplingError;
@@ -11,6 +12,8 @@ use roofline_lab::LabError;
 use roofline_limits::LimitsError;
 use roofline_model::ModelError;
 use roofline_weights::WeightsError;
+
+use crate::Cli;
 
 /// The reader of our output is gone; there is nobody left to tell.
 const NOBODY_LISTENS: u8 = 0;
@@ -146,15 +149,16 @@ fn way_out(error: &clap::Error) -> String {
         Some(ContextValue::Strings(names)) if !names.is_empty() => {
             format!("did you mean {}?", names.join(" or "))
         }
-        _ => {
-            let usage = error.get(ContextKind::Usage).map(ToString::to_string).unwrap_or_default();
-            // "Usage: roofline machine [OPTIONS]" names the command whose help explains it.
-            let words: Vec<&str> =
-                usage.split_whitespace().skip_while(|word| *word != "roofline").skip(1).collect();
-            match words.first().filter(|word| word.starts_with(|c: char| c.is_ascii_lowercase())) {
-                Some(command) => format!("see roofline {command} --help"),
-                None => "see roofline --help".to_string(),
-            }
-        }
+        _ => match asked_command() {
+            Some(command) => format!("see roofline {command} --help"),
+            None => "see roofline --help".to_string(),
+        },
     }
+}
+
+/// The command on our own command line; not every complaint of clap's carries it.
+fn asked_command() -> Option<String> {
+    let names: Vec<String> =
+        Cli::command().get_subcommands().map(|command| command.get_name().to_string()).collect();
+    std::env::args().skip(1).find(|argument| names.contains(argument))
 }

@@ -35,7 +35,7 @@ fn complaints_name_the_way_out() {
     assert!(complaint(&["machin"]).ends_with("(did you mean machine?)"));
     assert!(complaint(&["machine", "--thread", "3"]).ends_with("(did you mean --threads?)"));
     assert!(complaint(&["machine", "--threads", "0"]).contains("--threads 0 is not between 1 and 4096"));
-    assert!(complaint(&["machine", "--threads", "two"]).ends_with("(see roofline --help)"));
+    assert!(complaint(&["machine", "--threads", "two"]).ends_with("(see roofline machine --help)"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use roofline_lab::environment::{Cache, Engine, Environment, Source, VERSION, default_threads};
+use roofline_lab::environment::{Cache, Engine, Environment, Source, VERSION};
 
 fn write(root: &Path, path: &str, text: &str) {
     let path = root.join(path);
@@ -73,12 +73,6 @@ fn a_silent_system_is_described_by_what_is_absent() {
     assert_eq!(environment.cpu.cores, None);
     assert_eq!(environment.memory.total_bytes, None);
     assert!(environment.cpu.caches.is_empty());
-}
-
-#[test]
-fn threads_are_at_least_one_and_at_most_what_is_granted() {
-    let granted = std::thread::available_parallelism().unwrap().get();
-    assert!((1..=granted).contains(&default_threads()));
 }
 
 #[test]

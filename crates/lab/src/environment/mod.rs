@@ -123,10 +123,3 @@ impl Engine {
         }
     }
 }
-
-/// Threads an engine should use when nobody says otherwise: the physical cores this process may run on, not more than
-/// a control group grants.
-pub fn default_threads() -> usize {
-    let granted = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Cpu::read(&Source::system()).usable_cores.map_or(granted, |cores| cores.clamp(1, granted))
-}
