@@ -174,7 +174,8 @@ mod tests {
     #[test]
     fn pieces_cover_the_rows_and_stay_inside_a_matrix() {
         assert_eq!(pieces(10, 5, PIECE / 3), [0..3, 3..5, 5..8, 8..10]);
-        assert_eq!(pieces(4, 4, 1), [0..4]);
+        assert_eq!(pieces(4, 4, 1).first(), Some(&(0..4)));
+        assert_eq!(pieces(4, 4, 1).len(), 1);
         assert_eq!(pieces(2, 2, 2 * PIECE), [0..1, 1..2]);
         assert!(pieces(0, 0, 4).is_empty());
     }
