@@ -8,6 +8,7 @@ use roofline_lab::machine::{self, Machine, THIS};
 use roofline_limits::{Hardware, HardwareTable};
 
 use crate::failure::Failure;
+use crate::output::say;
 
 /// Name of the user's own hardware file in the configuration folder.
 pub const USER_FILE: &str = "devices.toml";
@@ -45,7 +46,7 @@ pub fn find(name: &str, file: Option<&Path>) -> Result<Hardware, Failure> {
     let machine = match kept_machine()? {
         Some(machine) => machine,
         None => {
-            eprintln!(
+            say!(
                 "roofline: this machine was never measured, so here is a one-second look (roofline machine keeps a better one)"
             );
             machine::measure_quickly(physical_cores())?

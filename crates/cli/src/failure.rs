@@ -14,6 +14,7 @@ use roofline_model::ModelError;
 use roofline_weights::WeightsError;
 
 use crate::Cli;
+use crate::output::say;
 
 /// The reader of our output is gone; there is nobody left to tell.
 const NOBODY_LISTENS: u8 = 0;
@@ -64,7 +65,7 @@ impl Failure {
     /// Says it on stderr and gives the exit code.
     pub fn report(&self) -> ExitCode {
         if self.what.is_some() {
-            eprintln!("roofline: {self}");
+            say!("roofline: {self}");
         }
         ExitCode::from(self.status)
     }

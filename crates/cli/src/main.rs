@@ -1,5 +1,7 @@
 //! `roofline`: runs a language model, says how fast physics would let it run, and shows where the time went.
 #![forbid(unsafe_code)]
+// They panic where the stream is full or closed; `output` has ways that do not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod arguments;
 mod commands;

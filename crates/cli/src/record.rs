@@ -69,6 +69,9 @@ impl Record {
 
     /// Prompt tokens per second of forward steps.
     pub fn prefill_rate(&self) -> Option<f64> {
+        if self.events.is_empty() && self.finish == FinishReason::Cancelled {
+            return None; // perhaps only part of the prompt was read
+        }
         rate(self.prompt.len() as f64, self.stages.prefill)
     }
 

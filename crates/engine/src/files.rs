@@ -55,10 +55,12 @@ impl ModelFiles {
         let not_a_model = |why: String| EngineError::NotAModel { path: path.display().to_string(), why };
         let kind = std::fs::metadata(path).map_err(|error| not_a_model(error.to_string()))?;
         if kind.is_dir() {
-            match path.join("config.json").is_file() {
-                true => ModelFiles::open_folder(path),
-                false => Err(not_a_model("there is no config.json in this folder".into())),
+            match read_text(&path.join("config.json"))? {
+                Some(config) => ModelFiles::open_folder(path, &config),
+                None => Err(not_a_model("there is no config.json in this folder".into())),
             }
+        } else if !kind.is_file() {
+            Err(not_a_model("this is neither a folder nor a regular file".into()))
         } else if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
             ModelFiles::open_gguf(path)
         } else {
@@ -66,8 +68,7 @@ impl ModelFiles {
         }
     }
 
-    fn open_folder(dir: &Path) -> Result<ModelFiles, EngineError> {
-        let config = read_text(&dir.join("config.json"))?.unwrap_or_default();
+    fn open_folder(dir: &Path, config: &str) -> Result<ModelFiles, EngineError> {
         let generation = match read_text(&dir.join("generation_config.json"))? {
             Some(text) => GenerationConfig::from_json(&text, "generation_config.json")?,
             None => GenerationConfig::default(),
@@ -77,7 +78,7 @@ impl ModelFiles {
             false => None,
         };
         let template = ChatTemplate::from_hf_dir(dir)?;
-        let config = ModelConfig::from_config_json(&config, &dir.join("config.json").display().to_string())?;
+        let config = ModelConfig::from_config_json(config, &dir.join("config.json").display().to_string())?;
         let plan = TensorPlan::hugging_face(&config);
         let checkpoint = Checkpoint::open_hf(dir)?;
         let name = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned();
@@ -137,7 +138,17 @@ impl ModelFiles {
             }),
             _ => None,
         };
-        let stop_ids = stop_ids(&config, &generation, tokenizer.as_ref(), end_of_turn);
+        let mut stop_ids = stop_ids(&config, &generation, tokenizer.as_ref(), end_of_turn);
+        stop_ids.retain(|stop| {
+            let known = (stop.id as usize) < config.vocab_size;
+            if !known {
+                let (id, sources, vocab) = (stop.id, stop.sources.join(", "), config.vocab_size);
+                notes.push(format!(
+                    "end token {id} ({sources}) is outside the vocabulary of {vocab}: it ends nothing"
+                ));
+            }
+            known
+        });
         if stop_ids.is_empty() {
             notes.push("no end token is known for this model: a text ends at its length only".to_string());
         }
@@ -216,13 +227,19 @@ fn stop_ids(
     all
 }
 
-/// The text of a file, or `None` when there is no such file.
+/// The text of a file, or `None` when there is no such file. A link to nowhere is an error, and so is a pipe, which
+/// would be waited for.
 fn read_text(path: &Path) -> Result<Option<String>, EngineError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => {
-            Err(EngineError::NotAModel { path: path.display().to_string(), why: error.to_string() })
+    let bad = |why: String| EngineError::NotAModel { path: path.display().to_string(), why };
+    match std::fs::metadata(path) {
+        Ok(kind) if kind.is_file() => {
+            std::fs::read_to_string(path).map(Some).map_err(|error| bad(error.to_string()))
         }
+        Ok(_) => Err(bad("this is not a regular file".into())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => match path.is_symlink() {
+            true => Err(bad("this link leads to a file that is not there".into())),
+            false => Ok(None),
+        },
+        Err(error) => Err(bad(error.to_string())),
     }
 }

@@ -6,12 +6,13 @@ use crate::files::ModelFiles;
 use crate::model::{
     ExpertWeights, Layer, LayerFfn, Linear, LoadFacts, MappedTable, Model, NormWeights, Tables,
 };
-use roofline_kernels::PackedMatrix;
+use roofline_kernels::{KernelError, PackedMatrix, Team};
 use roofline_model::ModelConfig;
 use roofline_model::config::{Ffn, RopeScaling};
 use roofline_model::tensor_plan::{LayerRole, PlannedTensor, Role, Rows, Source};
 use roofline_weights::{Format, TensorView, blocks};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 impl Model {
@@ -28,7 +29,11 @@ impl Model {
         let started = Instant::now();
         let config = files.config().clone();
         let present = files.checkpoint().tensors().map(|view| (view.name, view.shape));
-        files.plan().check(present)?;
+        if let Err(mismatch) = files.plan().check(present) {
+            // A tensor in a format we cannot read counts as missing there: its format is the better complaint.
+            mismatch.missing.iter().try_for_each(|name| files.checkpoint().find(name).map(drop))?;
+            return Err(mismatch.into());
+        }
         let mut loader = Loader::new(files, &cpu, progress);
         let rope_factors = match config.rope.scaling {
             RopeScaling::FrequencyFactors => Some(loader.vector(Role::RopeFactors)?),
@@ -128,11 +133,21 @@ impl<'a> Loader<'a> {
             return Ok(Tables::Tied(self.matrix(Role::TokenEmbedding)?));
         }
         let (view, source, _) = self.find(Role::TokenEmbedding)?;
+        let row_bytes = view.format.bytes_of(config.hidden_size).unwrap_or(0);
+        if let Some((row, col)) = first_not_finite(&view, row_bytes, &self.cpu.team) {
+            let source_error = KernelError::NotFinite { row, col };
+            return Err(EngineError::Tensor {
+                name: source.name.clone(),
+                role: Role::TokenEmbedding,
+                source: source_error,
+            });
+        }
+        self.files.checkpoint().release(&source.name);
         let embedding = MappedTable {
             checkpoint: self.files.checkpoint().clone(),
             name: source.name.clone(),
             format: view.format,
-            row_bytes: view.format.bytes_of(config.hidden_size).unwrap_or(0),
+            row_bytes,
         };
         self.count(config.vocab_size * config.hidden_size, view.format);
         Ok(Tables::Untied { embedding, head: self.matrix(Role::OutputHead)? })
@@ -183,6 +198,25 @@ impl<'a> Loader<'a> {
             }
         }
     }
+}
+
+/// Row and column of the first weight (or of its block) that is NaN or infinite, in rows of `row_bytes`. A table that is
+/// only looked up passes no packing, which would have found it.
+fn first_not_finite(table: &TensorView<'_>, row_bytes: usize, team: &Team) -> Option<(usize, usize)> {
+    let first = AtomicUsize::new(usize::MAX);
+    let rows: Vec<&[u8]> = table.bytes.chunks(row_bytes.max(1)).collect(); // (vocab_size)
+    const ROWS: usize = 256; // a tile
+    team.run(rows.len().div_ceil(ROWS), &|tile, _| {
+        let tile_rows = rows.iter().enumerate().skip(tile * ROWS).take(ROWS);
+        for (row, bytes) in tile_rows {
+            if blocks::first_not_finite(table.format, bytes).is_some() {
+                first.fetch_min(row, Ordering::Relaxed);
+                return;
+            }
+        }
+    });
+    let row = first.into_inner();
+    rows.get(row).and_then(|bytes| Some((row, blocks::first_not_finite(table.format, bytes)?)))
 }
 
 /// The different formats among `matrices`.

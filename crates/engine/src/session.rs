@@ -196,6 +196,7 @@ impl Session {
         self.check(ids)?;
         let vocab = self.model.config().vocab_size;
         let head_rows = self.scratch.logits.len() / vocab;
+        let first_seen = self.tokens.len();
         let mut index = 0;
         for chunk in ids.chunks(self.options.chunk) {
             self.step(chunk)?;
@@ -204,6 +205,9 @@ impl Session {
                 count = head_rows.min(chunk.len() - first);
                 output_head(&self.model, first, count, &mut self.scratch, &mut self.meter)?;
                 for logits in self.scratch.logits.chunks_exact(vocab).take(count) {
+                    if !logits.iter().all(|logit| logit.is_finite()) {
+                        return Err(EngineError::LogitsNotFinite { seen: first_seen + index + 1 });
+                    }
                     if sink(index, logits).is_break() {
                         return Err(EngineError::Cancelled);
                     }

@@ -259,8 +259,14 @@ fn why_no_weights(dir: &Path) -> String {
     let names: Vec<PathBuf> =
         std::fs::read_dir(dir).map(|dir| dir.flatten().map(|e| e.path()).collect()).unwrap_or_default();
     let with = |ext: &str| names.iter().find(|path| path.extension().is_some_and(|e| e == ext));
+    let dangling = names.iter().find(|path| path.is_symlink() && !path.exists());
     if !dir.is_dir() {
         "no such folder".to_owned()
+    } else if let Some(link) = dangling {
+        format!(
+            "{wanted} in this folder; {} links to a file that is not there: download it again",
+            link.display()
+        )
     } else if let Some(gguf) = with("gguf") {
         format!("{wanted} in this folder; to open the GGUF file name it: {}", gguf.display())
     } else if let Some(other) = with("safetensors") {

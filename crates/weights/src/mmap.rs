@@ -33,10 +33,11 @@ impl Source {
             let file = name.clone();
             move |source| WeightsError::Io { file, action, source }
         };
-        let file = File::open(path).map_err(io("open"))?;
-        if !file.metadata().map_err(io("read the size"))?.is_file() {
+        // Asked before opening: opening a pipe waits for whoever writes to it.
+        if !std::fs::metadata(path).map_err(io("open"))?.is_file() {
             return Err(WeightsError::NotACheckpoint { file: name, why: "not a regular file".to_owned() });
         }
+        let file = File::open(path).map_err(io("open"))?;
         let map = map_file(&file).map_err(io("map"))?;
         Ok(Source { name, bytes: Bytes::Mapped(map) })
     }

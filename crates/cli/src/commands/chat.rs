@@ -14,6 +14,7 @@ use super::run::{runs_on, sampler_for, stream};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::model::{self, DEMO, Machinery, Memory};
+use crate::output::{WholeFile, say, to_stderr};
 use crate::record::Record;
 use crate::sampling::{Chosen, Sampling};
 
@@ -61,13 +62,13 @@ impl Chat {
         let files = model::open(&self.model)?;
         let chosen = self.sampling.choose(&files)?;
         let template = self.template(&files)?;
-        let interrupt = Interrupt::install()?;
         let model = self.machinery.load(&files)?;
+        let interrupt = Interrupt::install()?;
         let session = Session::new(model.clone(), options)?;
         let sampler = sampler_for(&chosen, &model, session.context())?;
-        eprintln!("{} on {}; /help lists the commands", files.name(), runs_on(&model));
+        say!("{} on {}; /help lists the commands", files.name(), runs_on(&model));
         for note in files.notes().iter().chain(&chosen.notes).chain(&template.note) {
-            eprintln!("note: {note}");
+            say!("note: {note}");
         }
         let messages = self.system.iter().map(|text| Message::new("system", text)).collect();
         let mut talk = Talk {
@@ -139,7 +140,7 @@ impl Talk<'_> {
         loop {
             interrupt.idle();
             if typed {
-                eprint!("> ");
+                to_stderr(format_args!("> "));
             }
             let mut line = String::new();
             let read = stdin.lock().read_line(&mut line);
@@ -160,28 +161,28 @@ impl Talk<'_> {
 
     fn obey(&mut self, command: &str) {
         match command.split_once(' ').unwrap_or((command, "")) {
-            ("help", _) => eprint!("{HELP}"),
+            ("help", _) => to_stderr(format_args!("{HELP}")),
             ("reset", _) => {
                 self.messages.retain(|message| message.role == "system");
-                eprintln!("The conversation is forgotten.");
+                say!("The conversation is forgotten.");
             }
             ("system", text) => {
                 self.messages.clear();
                 if !text.trim().is_empty() {
                     self.messages.push(Message::new("system", text.trim()));
                 }
-                eprintln!("The conversation begins anew.");
+                say!("The conversation begins anew.");
             }
             ("stats", _) => match &self.last {
-                Some(record) => eprint!("{}", record.table().to_text()),
-                None => eprintln!("There is no answer yet."),
+                Some(record) => to_stderr(format_args!("{}", record.table().to_text())),
+                None => say!("There is no answer yet."),
             },
             ("save", path) if !path.trim().is_empty() => match self.save(&PathBuf::from(path.trim())) {
-                Ok(()) => eprintln!("Saved to {}.", path.trim()),
-                Err(error) => eprintln!("{}: {error}", path.trim()),
+                Ok(()) => say!("Saved to {}.", path.trim()),
+                Err(error) => say!("{}: {error}", path.trim()),
             },
-            ("save", _) => eprintln!("Give a file: /save conversation.json"),
-            (other, _) => eprintln!("There is no command /{other}. These are:\n{HELP}"),
+            ("save", _) => say!("Give a file: /save conversation.json"),
+            (other, _) => say!("There is no command /{other}. These are:\n{HELP}"),
         }
     }
 
@@ -198,8 +199,9 @@ impl Talk<'_> {
             "messages": messages,
             "last_answer": self.last.as_ref().map(Record::json),
         });
-        let mut file = std::fs::File::create(path)?;
-        writeln!(file, "{all:#}")
+        let mut file = WholeFile::create(path)?;
+        writeln!(file, "{all:#}")?;
+        file.finish()
     }
 
     /// One question and its answer. What is wrong with a turn is said, and the conversation goes on without it.
@@ -209,9 +211,9 @@ impl Talk<'_> {
             Ok(record) => {
                 self.messages.push(Message::new("assistant", record.text.trim()));
                 match record.finish {
-                    FinishReason::Cancelled => eprintln!("(stopped)"),
-                    FinishReason::Length => eprintln!("(cut at {} tokens; -n raises this)", self.max),
-                    FinishReason::ContextFull => eprintln!("(the context is full; /reset begins anew)"),
+                    FinishReason::Cancelled => say!("(stopped)"),
+                    FinishReason::Length => say!("(cut at {} tokens; -n raises this)", self.max),
+                    FinishReason::ContextFull => say!("(the context is full; /reset begins anew)"),
                     FinishReason::Eos | FinishReason::Stop => {}
                 }
                 self.last = Some(record);
@@ -220,7 +222,7 @@ impl Talk<'_> {
             Err(failure) if failure.nobody_listens() => Err(failure),
             Err(failure) => {
                 self.messages.pop();
-                eprintln!("{failure}; this turn is dropped");
+                say!("{failure}; this turn is dropped");
                 Ok(())
             }
         }

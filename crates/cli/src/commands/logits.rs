@@ -1,6 +1,6 @@
 //! `roofline logits`: what the model says after each token, as numbers.
 
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use super::run::encode;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::model::{self, Machinery, Memory, parse_ids};
-use crate::output::{Align, Table, print, print_json};
+use crate::output::{Align, Table, WholeFile, print, print_json, say};
 
 /// Logits after every token of a text
 ///
@@ -61,8 +61,8 @@ impl Logits {
         };
         let vocab = files.config().vocab_size;
         let top = self.top.unwrap_or(if self.output.is_some() { 0 } else { 10 }).min(vocab);
-        let interrupt = Interrupt::install()?;
         let mut session = Session::new(self.machinery.load(&files)?, options)?;
+        let interrupt = Interrupt::install()?;
         let mut ranker = Sampler::new(SamplerConfig::greedy(), vocab, 0)?;
         let mut writer =
             self.output.as_deref().map(|path| LogitsFile::create(path, ids.len(), vocab)).transpose()?;
@@ -114,7 +114,7 @@ impl Logits {
 
     fn show(&self, ids: &[u32], tops: &[Vec<TokenLogprob>], files: &ModelFiles) -> Result<(), Failure> {
         if let Some(path) = &self.output {
-            eprintln!("{} rows of {} logits in {}", ids.len(), files.config().vocab_size, path.display());
+            say!("{} rows of {} logits in {}", ids.len(), files.config().vocab_size, path.display());
         }
         let mut text = String::new();
         for (ids, top) in prefixes(ids, tops.len()).zip(tops) {
@@ -196,30 +196,24 @@ impl Bar {
     }
 }
 
-/// A safetensors file with one f32 tensor `logits`, written row by row beside its place and moved there when whole.
+/// A safetensors file with one f32 tensor `logits`, written row by row.
 struct LogitsFile {
-    out: BufWriter<std::fs::File>,
-    part: PathBuf,
+    out: WholeFile,
     path: PathBuf,
-    whole: bool,
 }
 
 impl LogitsFile {
     fn create(path: &Path, rows: usize, vocab: usize) -> Result<LogitsFile, Failure> {
-        let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(format!(".{}.part", std::process::id()));
-        let part = path.with_file_name(name);
-        let file = std::fs::File::create(&part)
-            .map_err(|error| Failure::new(format_args!("--output {}: {error}", path.display())))?;
-        let mut out = LogitsFile { out: BufWriter::new(file), part, path: path.to_path_buf(), whole: false };
+        let out = WholeFile::create(path).map_err(|error| cannot_write(path, &error))?;
+        let mut file = LogitsFile { out, path: path.to_path_buf() };
         let bytes = 4 * rows as u64 * vocab as u64;
         let tensor =
             json!({ "logits": { "dtype": "F32", "shape": [rows, vocab], "data_offsets": [0, bytes] } });
         let mut header = tensor.to_string();
         header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
-        out.write(&(header.len() as u64).to_le_bytes())?;
-        out.write(header.as_bytes())?;
-        Ok(out)
+        file.write(&(header.len() as u64).to_le_bytes())?;
+        file.write(header.as_bytes())?;
+        Ok(file)
     }
 
     fn row(&mut self, logits: &[f32]) -> Result<(), Failure> {
@@ -227,22 +221,14 @@ impl LogitsFile {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        let failed = |error| Failure::new(format_args!("--output {}: {error}", self.path.display()));
-        self.out.write_all(bytes).map_err(failed)
+        self.out.write_all(bytes).map_err(|error| cannot_write(&self.path, &error))
     }
 
-    fn finish(mut self) -> Result<(), Failure> {
-        let done = self.out.flush().and_then(|()| std::fs::rename(&self.part, &self.path));
-        self.whole = done.is_ok();
-        done.map_err(|error| Failure::new(format_args!("--output {}: {error}", self.path.display())))
+    fn finish(self) -> Result<(), Failure> {
+        self.out.finish().map_err(|error| cannot_write(&self.path, &error))
     }
 }
 
-/// An error or Ctrl-C leaves no partial output.
-impl Drop for LogitsFile {
-    fn drop(&mut self) {
-        if !self.whole {
-            let _ = std::fs::remove_file(&self.part); // it is already an error that brought us here
-        }
-    }
+fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(format_args!("--output {}: {error}", path.display()))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 use roofline_engine::sampling::Sampler;
 use roofline_engine::{GenerateOptions, Generation, GenerationInput, Model, ModelFiles, Session};
@@ -14,7 +15,7 @@ use serde_json::json;
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::model::{self, DEMO, Machinery, Memory, parse_ids};
-use crate::output::{Table, print_json};
+use crate::output::{Table, print_json, say, to_stderr};
 use crate::record::Record;
 use crate::roof::{self, Load};
 use crate::sampling::{Chosen, Sampling};
@@ -43,7 +44,7 @@ pub struct Run {
     #[arg(short = 'n', long, value_name = "N", default_value_t = 256)]
     max_new_tokens: usize,
     /// End before this text; may be given again
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     stop: Vec<String>,
     /// Go on after an end token
     #[arg(long)]
@@ -81,8 +82,8 @@ impl Run {
         let options = self.memory.options()?;
         let files = model::open(&name)?;
         let chosen = self.sampling.choose(&files)?;
-        let interrupt = Interrupt::install()?;
         let model = self.machinery.load(&files)?;
+        let interrupt = Interrupt::install()?; // until here Ctrl-C just ends the program: there is nothing to keep
         let mut session = Session::new(model.clone(), options)?;
 
         let called = Instant::now();
@@ -117,12 +118,12 @@ impl Run {
             }
             return print_json(&all);
         }
-        eprint!("\n{}", self.summary(&record, &files, &model, &chosen).to_text());
+        to_stderr(format_args!("\n{}", self.summary(&record, &files, &model, &chosen).to_text()));
         for roof in &roofs {
-            eprint!("\n{}\n{}", roof.words(), roof.table(&record).to_text());
+            to_stderr(format_args!("\n{}\n{}", roof.words(), roof.table(&record).to_text()));
         }
         if let Some(note) = note {
-            eprintln!("\n{note}");
+            say!("\n{note}");
         }
         Ok(())
     }

@@ -21,11 +21,11 @@ const TOKENS: usize = 200;
 
 /// The tour.
 pub fn run() -> Result<(), Failure> {
-    let interrupt = Interrupt::install()?;
     let (machinery, sampling) = (Machinery::default(), Sampling::default());
     print(&machine())?;
     let files = model::open(DEMO)?;
     let model = machinery.load(&files)?;
+    let interrupt = Interrupt::install()?;
     let facts = model.facts();
     print(&format!(
         "Model: {DEMO}, {} parameters in {}, {}; {}.\n\n{PROMPT}",

@@ -1,7 +1,9 @@
 //! What commands print on stdout. A reader who leaves early (`| head`) ends the program quietly.
 
 mod table;
+mod whole_file;
 
+use std::fmt::Arguments;
 use std::io::{self, Write};
 
 use clap::ValueEnum;
@@ -10,6 +12,7 @@ use serde::Serialize;
 use crate::failure::Failure;
 
 pub use table::{Align, Table, csv_line};
+pub use whole_file::WholeFile;
 
 /// Something under a title.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,4 +96,15 @@ pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|e| Failure::new(format_args!("cannot write this as JSON: {e}")))?;
     print(&format!("{text}\n"))
+}
+
+/// A line on stderr, as `eprintln!` writes it, but without its panic where stderr is full or closed.
+macro_rules! say {
+    ($($line:tt)*) => { $crate::output::to_stderr(format_args!("{}\n", format_args!($($line)*))) };
+}
+pub(crate) use say;
+
+/// Says something on stderr if anyone listens; what cannot be said there can be said nowhere.
+pub fn to_stderr(text: Arguments<'_>) {
+    let _ = io::stderr().lock().write_fmt(text);
 }

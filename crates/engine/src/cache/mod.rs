@@ -205,7 +205,7 @@ impl KvCache {
 
     fn grow(&mut self, pages: usize) -> Result<(), CacheError> {
         if !self.pool.grow(pages, self.layout.page_bytes()) {
-            let wanted = pages as u64 * self.layout.page_bytes() as u64;
+            let wanted = (pages as u64).saturating_mul(self.layout.page_bytes() as u64);
             return Err(CacheError::Memory { committed: self.committed(), wanted });
         }
         self.peak = self.peak.max(self.committed());

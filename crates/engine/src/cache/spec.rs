@@ -26,7 +26,7 @@ pub enum CacheSpecError {
         given: String,
     },
     /// `static` without a usable capacity.
-    #[error("`{given}` needs a capacity of at least 1 token, as in static:4096")]
+    #[error("`{given}` needs a capacity between 1 and {} tokens, as in static:4096", usize::MAX)]
     Capacity {
         /// What was written.
         given: String,
