@@ -1,12 +1,14 @@
 //! Reading and writing memory as fast as it goes.
 
 use std::hint::black_box;
+use std::sync::{Mutex, PoisonError};
 
 use super::race::passes_per_second;
 use super::{Plan, ProbeError, Samples};
+use crate::AlignedBytes;
 
 /// One cache line.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Line(pub(super) [u64; 8]);
 
@@ -38,13 +40,13 @@ impl Memory {
 }
 
 /// What a thread walks over, and where it goes on.
-struct Walk {
-    buffer: Vec<Line>,
+struct Walk<'a> {
+    buffer: &'a mut [Line],
     segment: usize, // lines
     next: usize,    // segment
 }
 
-impl Walk {
+impl Walk<'_> {
     fn advance(&mut self) -> &mut [Line] {
         let start = self.next * self.segment;
         self.next = if start + 2 * self.segment > self.buffer.len() { 0 } else { self.next + 1 };
@@ -99,17 +101,24 @@ fn sample(
     pass: impl Fn(&mut [Line], usize, u64) + Sync,
 ) -> Result<Vec<Samples>, ProbeError> {
     let (segment, segments) = memory.segments();
-    let lines = segment.saturating_mul(segments);
-    if lines == 0 {
+    let bytes = segment.saturating_mul(segments).saturating_mul(LINE_BYTES);
+    if bytes == 0 {
         return Err(ProbeError::Empty { threads: plan.threads, repeats: plan.repeats, bytes: 0 });
     }
-    let reserved = (0..plan.threads).map(|_| reserve(lines)).collect::<Result<Vec<_>, _>>()?;
-    let reserved = std::sync::Mutex::new(reserved);
-    let take = || reserved.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).pop().unwrap_or_default();
+    // The memory of packed matrices, so that pages are as large as theirs.
+    let mut reserved = (0..plan.threads)
+        .map(|_| AlignedBytes::zeroed(bytes).ok_or(ProbeError::Memory { bytes }))
+        .collect::<Result<Vec<_>, _>>()?;
+    let buffers: Vec<&mut [Line]> =
+        reserved.iter_mut().map(|buffer| bytemuck::cast_slice_mut(buffer.as_mut_slice())).collect();
+    let buffers = Mutex::new(buffers);
     let prepare = |thread: usize| {
+        let taken = buffers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let buffer = taken.unwrap_or_default();
         // Filled by the thread that reads it: memory lies near the core that touches it first.
-        let mut buffer = take();
-        buffer.extend((0..lines as u64).map(|i| Line([i ^ thread as u64; 8])));
+        for (i, line) in buffer.iter_mut().enumerate() {
+            *line = Line([(i ^ thread) as u64; 8]);
+        }
         Walk { buffer, segment, next: 0 }
     };
     let rates = passes_per_second(plan, names.len(), prepare, |walk, chosen, passes| {
@@ -124,14 +133,6 @@ fn sample(
         rates: rates.iter().map(|rate| rate * work).collect(),
     };
     Ok(names.iter().zip(rates).map(of_loop).collect())
-}
-
-fn reserve(lines: usize) -> Result<Vec<Line>, ProbeError> {
-    let mut buffer = Vec::new();
-    buffer
-        .try_reserve_exact(lines)
-        .map_err(|_| ProbeError::Memory { bytes: lines.saturating_mul(LINE_BYTES) })?;
-    Ok(buffer)
 }
 
 fn read_loops() -> Vec<ReadLoop> {
@@ -216,8 +217,8 @@ mod tests {
     fn a_walk_visits_every_segment_in_turn() {
         let (segment, segments) = Memory { bytes_per_thread: (20 << 20) + 1 }.segments();
         assert_eq!((segment, segments), (SEGMENT, 3));
-        let buffer = (0..12).map(|i| Line([i; 8])).collect();
-        let mut walk = Walk { buffer, segment: 4, next: 0 };
+        let mut buffer: Vec<Line> = (0..12).map(|i| Line([i; 8])).collect();
+        let mut walk = Walk { buffer: &mut buffer, segment: 4, next: 0 };
         let firsts: Vec<u64> = (0..5).map(|_| walk.advance()[0].0[0]).collect();
         assert_eq!(firsts, [0, 4, 8, 0, 4]);
     }
