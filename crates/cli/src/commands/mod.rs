@@ -9,8 +9,8 @@ mod machine;
 mod pull;
 mod quantize;
 mod run;
-mod tokenize;
 mod synth;
+mod tokenize;
 pub mod tour;
 
 use clap::Subcommand;
