@@ -1,0 +1,261 @@
+//! Decode: weights are unpacked in registers, used once, and asked for well ahead of that.
+#![allow(clippy::needless_range_loop)] // units and rows index several arrays at once, in unrolled loops
+
+use super::planes::Planes;
+use super::scales::ScalePanel;
+use super::{Quantized, unroll8};
+use crate::activations::IntegerRow;
+use crate::layout::{BLOCK, GROUP, LINE, SUPER};
+use crate::simd::{ByteDot, Simd};
+use crate::tile::{Tile, ahead};
+
+/// How decode multiplies: a quad of weights straight from the planes by a quad of activations.
+pub(crate) trait QuadDot<S: Simd> {
+    /// A quad of activations in each lane.
+    type Quad: Copy;
+    /// Products summed so far.
+    type Sum: Copy;
+
+    /// # Safety
+    /// All methods: the machine has the instructions of `S`.
+    unsafe fn zero() -> Self::Sum;
+    /// Quad `quad` of the row.
+    ///
+    /// # Safety
+    /// The row has that quad, in the form asked for.
+    unsafe fn load(x: IntegerRow<'_>, quad: usize) -> Self::Quad;
+    /// # Safety
+    /// The planes hold quad `quad`.
+    unsafe fn add<Q: Quantized>(sum: Self::Sum, planes: Planes, quad: usize, x: Self::Quad) -> Self::Sum;
+    unsafe fn total(sum: Self::Sum) -> S::Int;
+}
+
+/// By pairs of 16 bits. Even and odd pairs are summed apart: two chains hide the latency of the products.
+pub(crate) struct ByPairs;
+
+impl<S: Simd> QuadDot<S> for ByPairs {
+    type Quad = [S::Int; 2];
+    type Sum = [S::Sum; 2];
+
+    #[inline(always)]
+    unsafe fn zero() -> [S::Sum; 2] {
+        // SAFETY: by the contract.
+        unsafe { [S::zero_sum(); 2] }
+    }
+
+    #[inline(always)]
+    unsafe fn load(x: IntegerRow<'_>, quad: usize) -> [S::Int; 2] {
+        // SAFETY: by the contract.
+        unsafe {
+            let from = x.pairs.as_ptr().add(4 * quad);
+            [S::splat_pair(from), S::splat_pair(from.add(2))]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add<Q: Quantized>(
+        sum: [S::Sum; 2],
+        planes: Planes,
+        quad: usize,
+        x: [S::Int; 2],
+    ) -> [S::Sum; 2] {
+        // SAFETY: by the contract.
+        unsafe {
+            let even = S::dot(sum[0], planes.pairs::<S, Q>(quad, 0), x[0]);
+            [even, S::dot(sum[1], planes.pairs::<S, Q>(quad, 1), x[1])]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn total(sum: [S::Sum; 2]) -> S::Int {
+        // SAFETY: by the contract.
+        unsafe { S::total(S::join(sum[0], sum[1])) }
+    }
+}
+
+/// By bytes, the upper and the lower halves of the activations apart: as many products as by pairs, but weights are
+/// unpacked to bytes, which takes half the instructions.
+pub(crate) struct ByBytes;
+
+impl<S: ByteDot> QuadDot<S> for ByBytes {
+    type Quad = [S::Int; 2];
+    type Sum = [S::Int; 2];
+
+    #[inline(always)]
+    unsafe fn zero() -> [S::Int; 2] {
+        // SAFETY: by the contract.
+        unsafe { [S::splat32(0); 2] }
+    }
+
+    #[inline(always)]
+    unsafe fn load(x: IntegerRow<'_>, quad: usize) -> [S::Int; 2] {
+        // SAFETY: by the contract.
+        unsafe {
+            let from = x.halves.as_ptr().add(2 * quad).cast::<i16>();
+            [S::splat_pair(from), S::splat_pair(from.add(2))]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add<Q: Quantized>(
+        sum: [S::Int; 2],
+        planes: Planes,
+        quad: usize,
+        x: [S::Int; 2],
+    ) -> [S::Int; 2] {
+        // SAFETY: by the contract.
+        unsafe {
+            let weights = planes.bytes::<S, Q>(quad);
+            [S::dot_bytes(sum[0], weights, x[0]), S::dot_bytes(sum[1], weights, x[1])]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn total(sum: [S::Int; 2]) -> S::Int {
+        // SAFETY: by the contract.
+        unsafe { S::add32(S::shl32(sum[0], 8), sum[1]) }
+    }
+}
+
+/// Product of a tile, row by row, `UNITS` vectors of outputs at a time.
+///
+/// # Safety
+/// As for [`TileKernel`](crate::tile::TileKernel), with the instructions of `S`.
+#[inline(always)]
+pub(crate) unsafe fn gemv<S: Simd, Q: Quantized, D: QuadDot<S>, const UNITS: usize>(tile: &Tile<'_>) {
+    let groups_at_once = UNITS * S::LANES / GROUP;
+    let end = tile.first_group + tile.groups;
+    for row in tile.first_row..tile.first_row + tile.rows {
+        let x = tile.x.integer_row(row);
+        let mut group = tile.first_group;
+        // SAFETY: by the contract of this function; groups stay below `end`.
+        unsafe {
+            while group + groups_at_once <= end {
+                gemv_units::<S, Q, D, UNITS>(tile, group, row, x);
+                group += groups_at_once;
+            }
+            while group < end {
+                match GROUP / S::LANES {
+                    1 => gemv_units::<S, Q, D, 1>(tile, group, row, x),
+                    2 => gemv_units::<S, Q, D, 2>(tile, group, row, x),
+                    _ => gemv_units::<S, Q, D, 4>(tile, group, row, x),
+                }
+                group += 1;
+            }
+        }
+    }
+}
+
+/// One activation row by the groups from `group` on that `UNITS` vectors cover.
+///
+/// # Safety
+/// As for [`gemv`]; the groups are in the tile.
+#[inline(always)]
+unsafe fn gemv_units<S: Simd, Q: Quantized, D: QuadDot<S>, const UNITS: usize>(
+    tile: &Tile<'_>,
+    group: usize,
+    row: usize,
+    x: IntegerRow<'_>,
+) {
+    let layout = Q::LAYOUT;
+    let (cols, group_bytes) = (tile.w.cols(), tile.w.group_bytes());
+    let per_group = GROUP / S::LANES;
+    let first = tile.w.group(group).as_ptr();
+    let mut scales = [const { ScalePanel::ZERO }; UNITS]; // one a group; UNITS is at least that many
+    // SAFETY: the pointers stay inside the groups (whose length `PackedMatrix` derives from the same layout) and the
+    // activation row, whose blocks are as many as the weights'.
+    unsafe {
+        let mut sums = [S::splat_f32(0.0); UNITS];
+        let mut super_at = 0;
+        for first_col in (0..cols).step_by(SUPER) {
+            let blocks = SUPER.min(cols - first_col) / BLOCK;
+            let (scale_bytes, high_bytes) = (layout.scale_bytes(blocks), layout.high_bytes(blocks));
+            let mut planes = [Planes { high: first, low: first }; UNITS];
+            for unit in 0..UNITS {
+                let (which, part) = (unit / per_group, unit % per_group);
+                let at = first.add(which * group_bytes + super_at);
+                if part == 0 {
+                    scales[which].fill::<S, Q>(at, blocks);
+                }
+                let high = at.add(scale_bytes + 4 * S::LANES * part);
+                planes[unit] = Planes { high, low: high.add(high_bytes) };
+            }
+            for b in 0..blocks {
+                let block = first_col / BLOCK + b;
+                let read = super_at + b * layout.super_bytes(1);
+                for which in 0..UNITS / per_group {
+                    let group = first.wrapping_add(which * group_bytes);
+                    let next = ahead(group, read, group_bytes, UNITS / per_group);
+                    for line in 0..layout.super_bytes(1).div_ceil(LINE) {
+                        S::prefetch(next.wrapping_add(line * LINE));
+                    }
+                }
+                gemv_block::<S, Q, D, UNITS>(&planes, &scales, b, block, x, &mut sums);
+                for planes in &mut planes {
+                    *planes = planes.skip::<Q>(1);
+                }
+            }
+            super_at += layout.super_bytes(blocks);
+        }
+        for which in 0..UNITS / per_group {
+            let mut row_sums = [0.0; GROUP];
+            for part in 0..per_group {
+                S::store_f32(row_sums.as_mut_ptr().add(part * S::LANES), sums[which * per_group + part]);
+            }
+            tile.store(group + which, row, &row_sums);
+        }
+    }
+}
+
+/// Adds the products of one block of 32: `b` in its superblock, `block` in the row.
+///
+/// # Safety
+/// As for [`gemv_units`]; the planes hold the block and `x` has it.
+#[inline(always)]
+unsafe fn gemv_block<S: Simd, Q: Quantized, D: QuadDot<S>, const UNITS: usize>(
+    planes: &[Planes; UNITS],
+    scales: &[ScalePanel; UNITS],
+    b: usize,
+    block: usize,
+    x: IntegerRow<'_>,
+    sums: &mut [S::Float; UNITS],
+) {
+    let layout = Q::LAYOUT;
+    let per_group = GROUP / S::LANES;
+    // SAFETY: by the contract.
+    unsafe {
+        let x_scale = S::splat_f32(*x.scales.get_unchecked(block));
+        let mut products = [D::zero(); UNITS];
+        unroll8!(QUAD => {
+            let quad = D::load(x, block * BLOCK / 4 + QUAD);
+            for unit in 0..UNITS {
+                products[unit] = D::add::<Q>(products[unit], planes[unit], QUAD, quad);
+            }
+            if QUAD % (layout.sub / 4) == layout.sub / 4 - 1 {
+                let sub_in_block = QUAD * 4 / layout.sub;
+                let sub = b * (BLOCK / layout.sub) + sub_in_block;
+                let sum = if layout.sub == BLOCK {
+                    x.sums.get_unchecked(2 * block) + x.sums.get_unchecked(2 * block + 1)
+                } else {
+                    *x.sums.get_unchecked(2 * block + sub_in_block)
+                };
+                // What the offset of the stored weights added.
+                let excess = S::splat32(sum * layout.offset);
+                let which_sum = if layout.sub == BLOCK { 2 } else { sub_in_block };
+                let scaled_sum = S::splat_f32(*x.scaled_sums.get_unchecked(3 * block + which_sum));
+                for unit in 0..UNITS {
+                    let total = D::total(products[unit]);
+                    let total = if layout.offset == 0 { total } else { S::sub32(total, excess) };
+                    let (panel, lane) = (&scales[unit / per_group], unit % per_group * S::LANES);
+                    let scale = S::load_f32(panel.scales.get_unchecked(sub).as_ptr().add(lane));
+                    sums[unit] = S::fma(S::to_float(total), S::mul(scale, x_scale), sums[unit]);
+                    if layout.has_min() {
+                        let min = S::load_f32(panel.mins.get_unchecked(sub).as_ptr().add(lane));
+                        sums[unit] = S::fnma(min, scaled_sum, sums[unit]);
+                    }
+                    products[unit] = D::zero();
+                }
+            }
+        });
+    }
+}
