@@ -1,8 +1,8 @@
 //! The input rows of matrix products, in the forms that the weight formats multiply by.
 //!
 //! Float weights multiply f32 activations. Quantized weights multiply 16-bit integers that share one f32 scale per
-//! 32: a product of integers is exact and the same on every machine, and 15 bits and a sign leave an error of at most
-//! 1.5e-5 of the largest of the 32, two orders below that of the 8 bits that peers use.
+//! 32: a product of integers is exact and the same on every machine, and 14 bits and a sign leave an error of at most
+//! 3.1e-5 of the largest of the 32, two orders below that of the 8 bits that peers use.
 
 use roofline_weights::Format;
 
@@ -43,6 +43,18 @@ pub(crate) struct IntegerRow<'a> {
     pub scales: &'a [f32],      // (blocks)
     pub sums: &'a [i32],        // (blocks, 2)
     pub scaled_sums: &'a [f32], // (blocks, 3)
+}
+
+impl IntegerRow<'_> {
+    /// Scale times sum of the integers of sub-block `sub` of the `subs` (1 or 2) of a block.
+    ///
+    /// # Safety
+    /// The row has the block.
+    #[inline(always)]
+    pub unsafe fn scaled_sum(&self, block: usize, sub: usize, subs: usize) -> f32 {
+        // SAFETY: there are three a block.
+        unsafe { *self.scaled_sums.get_unchecked(3 * block + if subs == 1 { 2 } else { sub }) }
+    }
 }
 
 /// One row of integers being written.

@@ -94,6 +94,11 @@ impl Layout {
         self.scale_bytes(blocks) + self.high_bytes(blocks) + LINE * self.low_bits * blocks
     }
 
+    /// Whether sub-blocks have integer factors besides the f16 of the superblock.
+    pub const fn has_factors(&self) -> bool {
+        !matches!(self.scales, Scales::Half | Scales::HalfMin)
+    }
+
     /// Whether weights have a min or an additive part.
     pub const fn has_min(&self) -> bool {
         matches!(self.scales, Scales::HalfMin | Scales::SixBitMin | Scales::NibbleMin)

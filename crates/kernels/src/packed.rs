@@ -308,25 +308,35 @@ fn pack_scales(kind: Scales, block: &FileBlock, blocks: usize, lane: usize, out:
     }
 }
 
-/// Scale and min of sub-block `sub` of a row: the weight is `scale * (stored - offset) - min`.
-pub(crate) fn scale_and_min(kind: Scales, scales: &[u8], sub: usize, lane: usize) -> (f32, f32) {
+/// What turns the stored weights of one sub-block of a row into numbers: `d * factor * (stored - offset) - min`.
+pub(crate) struct SubScale {
+    pub d: f32,
+    pub factor: i32, // 1 in formats whose sub-blocks have an f16 each
+    pub min: f32,
+}
+
+/// The scale of sub-block `sub` of a row.
+pub(crate) fn sub_scale(kind: Scales, scales: &[u8], sub: usize, lane: usize) -> SubScale {
     let half = |i: usize| read_f16(scales, GROUP * i + lane);
     match kind {
-        Scales::Half => (half(sub), 0.0),
-        Scales::HalfMin => (half(2 * sub), -half(2 * sub + 1)),
+        Scales::Half => SubScale { d: half(sub), factor: 1, min: 0.0 },
+        Scales::HalfMin => SubScale { d: half(2 * sub), factor: 1, min: -half(2 * sub + 1) },
         Scales::SixBitMin => {
             let fields = &scales[4 * GROUP..];
-            let (scale, min) = (six_bit(fields, sub, lane), six_bit(fields, sub + 8, lane));
-            (half(0) * f32::from(scale), half(1) * f32::from(min))
+            let (factor, min) = (six_bit(fields, sub, lane), six_bit(fields, sub + 8, lane));
+            SubScale { d: half(0), factor: factor.into(), min: half(1) * f32::from(min) }
         }
         Scales::SixBit => {
-            let scale = six_bit(&scales[2 * GROUP..], sub, lane);
-            (half(0) * (f32::from(scale) - 32.0), 0.0)
+            let field = six_bit(&scales[2 * GROUP..], sub, lane);
+            SubScale { d: half(0), factor: i32::from(field) - 32, min: 0.0 }
         }
-        Scales::Byte => (half(0) * f32::from(scales[2 * GROUP + GROUP * sub + lane] as i8), 0.0),
+        Scales::Byte => {
+            let factor = scales[2 * GROUP + GROUP * sub + lane] as i8;
+            SubScale { d: half(0), factor: factor.into(), min: 0.0 }
+        }
         Scales::NibbleMin => {
             let byte = scales[4 * GROUP + GROUP * sub + lane];
-            (half(0) * f32::from(byte & 15), half(1) * f32::from(byte >> 4))
+            SubScale { d: half(0), factor: (byte & 15).into(), min: half(1) * f32::from(byte >> 4) }
         }
     }
 }
@@ -338,7 +348,8 @@ fn decode_quantized(layout: &Layout, group: &[u8], lane: usize, out: &mut [f32])
         let (bytes, after) = rest.split_at(layout.super_bytes(blocks));
         let (scales, high, low) = layout.split(bytes, blocks);
         for (sub, out) in out.chunks_mut(layout.sub).enumerate() {
-            let (scale, min) = scale_and_min(layout.scales, scales, sub, lane);
+            let SubScale { d, factor, min } = sub_scale(layout.scales, scales, sub, lane);
+            let scale = d * factor as f32;
             for (i, x) in out.iter_mut().enumerate() {
                 let stored = layout.stored(high, low, sub * layout.sub + i, lane);
                 *x = scale * (i32::from(stored) - layout.offset) as f32 - min;

@@ -125,8 +125,9 @@ impl<S: Simd> Passes for Vectors<S> {
     }
 }
 
-/// Largest integer of a block: its upper byte, rounded, still fits a signed byte (127 * 256 + 127).
-const LARGEST: f32 = 32639.0;
+/// Largest integer of a block. The largest weight times its factor is 32 * 128 (Q6_K), so that the products of a block
+/// sum to at most 4096 * 16383 * 32 = 2^31 - 131072: they never wrap. And the upper byte fits a signed one.
+const LARGEST: f32 = 16383.0;
 
 /// A block of integers, aligned to be read four at a time.
 #[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
@@ -248,7 +249,7 @@ mod tests {
             }
         }
         assert_eq!(quantized(&[0.0; BLOCK]), ([0.0; BLOCK], [0, 0]));
-        assert_eq!(quantized(&[-2.0; BLOCK]).1, [-16 * 32639; 2]);
+        assert_eq!(quantized(&[-2.0; BLOCK]).1, [-16 * 16383; 2]);
     }
 
     #[test]

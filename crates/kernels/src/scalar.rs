@@ -1,13 +1,13 @@
 //! Matrix products in plain Rust: the reference of the other kernels, and what runs where they cannot.
 //!
 //! Quantized products do the same operations in the same order as the vector kernels (one fused multiply-add per
-//! scale), so they agree bit for bit. Float products round twice where vectors fuse, since a machine without vectors
+//! block), so they agree bit for bit. Float products round twice where vectors fuse, since a machine without vectors
 //! has no fused multiply-add either and would call a function for each.
 
 use roofline_weights::Format;
 
 use crate::layout::{BLOCK, GROUP, Layout, SUPER, field_at, read_u16, read_u32};
-use crate::packed::scale_and_min;
+use crate::packed::{SubScale, sub_scale};
 use crate::tile::Tile;
 
 /// Product of a tile of float weights.
@@ -66,9 +66,9 @@ fn dot_bf16(group: &[u8], x: &[f32]) -> [f32; GROUP] {
 
 /// A superblock of 16 rows with its weights and scales taken out of their bits.
 struct Panel {
-    weights: [[[i16; 4]; GROUP]; SUPER / 4], // (quad, row, weight of the quad), offset removed
-    scales: [[f32; GROUP]; 16],              // (sub-block, row)
-    mins: [[f32; GROUP]; 16],
+    weights: [[[i16; 4]; GROUP]; SUPER / 4], // (quad, row, weight of the quad), offset removed, times factor
+    scales: [[f32; GROUP]; 8],               // (block, row)
+    mins: [[f32; GROUP]; 16],                // (sub-block, row)
 }
 
 /// Product of a tile of quantized weights.
@@ -78,7 +78,7 @@ struct Panel {
 pub(crate) unsafe fn quantized_tile(tile: &Tile<'_>) {
     let Some(layout) = Layout::of(tile.w.format()) else { return };
     let mut panel =
-        Panel { weights: [[[0; 4]; GROUP]; SUPER / 4], scales: [[0.0; GROUP]; 16], mins: [[0.0; GROUP]; 16] };
+        Panel { weights: [[[0; 4]; GROUP]; SUPER / 4], scales: [[0.0; GROUP]; 8], mins: [[0.0; GROUP]; 16] };
     for group in tile.first_group..tile.first_group + tile.groups {
         // Rows in blocks, so that their sums stay on the stack and a superblock is unpacked once for all of them.
         for first_row in (tile.first_row..tile.first_row + tile.rows).step_by(BLOCK) {
@@ -121,8 +121,14 @@ fn unpack(layout: &Layout, bytes: &[u8], blocks: usize, panel: &mut Panel) {
     }
     for sub in 0..blocks * BLOCK / layout.sub {
         for lane in 0..GROUP {
-            let (scale, min) = scale_and_min(layout.scales, scales, sub, lane);
-            (panel.scales[sub][lane], panel.mins[sub][lane]) = (scale, min);
+            let SubScale { d, factor, min } = sub_scale(layout.scales, scales, sub, lane);
+            panel.scales[sub * layout.sub / BLOCK][lane] = d;
+            panel.mins[sub][lane] = min;
+            for quad in &mut panel.weights[sub * layout.sub / 4..(sub + 1) * layout.sub / 4] {
+                for weight in &mut quad[lane] {
+                    *weight *= factor as i16; // at most 32 * 128, see `quantize::LARGEST`
+                }
+            }
         }
     }
 }
@@ -138,24 +144,24 @@ fn dot_panel(
     sums: &mut [f32; GROUP],
 ) {
     let x = tile.x.integer_row(row);
-    let subs_per_block = BLOCK / layout.sub;
-    for sub in 0..blocks * subs_per_block {
-        let block = first_block + sub / subs_per_block;
-        let first = block * BLOCK + sub % subs_per_block * layout.sub;
+    let subs = BLOCK / layout.sub;
+    for b in 0..blocks {
+        let block = first_block + b;
         let mut integers = [0i32; GROUP];
-        for (quad, x) in x.pairs[first..first + layout.sub].chunks_exact(4).enumerate() {
-            let weights = &panel.weights[sub * layout.sub / 4 + quad];
-            for (sum, w) in integers.iter_mut().zip(weights) {
+        for (quad, x) in x.pairs[block * BLOCK..(block + 1) * BLOCK].chunks_exact(4).enumerate() {
+            for (sum, w) in integers.iter_mut().zip(&panel.weights[b * BLOCK / 4 + quad]) {
                 *sum += i32::from(w[0]) * i32::from(x[0]) + i32::from(w[2]) * i32::from(x[1]);
                 *sum += i32::from(w[1]) * i32::from(x[2]) + i32::from(w[3]) * i32::from(x[3]);
             }
         }
-        let scaled_sum = x.scaled_sums[3 * block + if layout.sub == BLOCK { 2 } else { sub % 2 }];
         for lane in 0..GROUP {
-            let scale = panel.scales[sub][lane] * x.scales[block];
+            let scale = panel.scales[b][lane] * x.scales[block];
             sums[lane] = (integers[lane] as f32).mul_add(scale, sums[lane]);
-            if layout.has_min() {
-                sums[lane] = (-panel.mins[sub][lane]).mul_add(scaled_sum, sums[lane]);
+        }
+        for sub in (0..subs).filter(|_| layout.has_min()) {
+            let scaled_sum = x.scaled_sums[3 * block + if subs == 1 { 2 } else { sub }];
+            for (sum, min) in sums.iter_mut().zip(&panel.mins[b * subs + sub]) {
+                *sum = (-min).mul_add(scaled_sum, *sum);
             }
         }
     }

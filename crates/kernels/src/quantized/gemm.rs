@@ -13,7 +13,7 @@ use crate::tile::Tile;
 /// A superblock of one group, unpacked.
 #[repr(C, align(64))]
 struct Panel {
-    pairs: [[[i16; 2]; GROUP]; SUPER / 2], // (quad and parity, row, two weights), offset removed
+    pairs: [[[i16; 2]; GROUP]; SUPER / 2], // (quad and parity, row, two weights), offset removed, times factor
     scales: ScalePanel,
 }
 
@@ -33,16 +33,26 @@ impl Panel {
             let high = from.add(layout.scale_bytes(blocks));
             let start = Planes { high, low: high.add(layout.high_bytes(blocks)) };
             let offset = S::splat16(layout.offset as i16);
+            let subs = BLOCK / layout.sub;
             for part in 0..GROUP / S::LANES {
                 let at = 4 * S::LANES * part;
                 let mut planes = Planes { high: start.high.add(at), low: start.low.add(at) };
                 for block in 0..blocks {
+                    let mut factors = [S::splat32(0); 2]; // of the block's sub-blocks, in both halves of a lane
+                    for sub in (0..subs).filter(|_| layout.has_factors()) {
+                        let factor = self.scales.factor::<S>(block * subs + sub, part * S::LANES);
+                        factors[sub] = S::or(S::and(factor, S::splat32(0xffff)), S::shl32(factor, 16));
+                    }
                     let out = self.pairs.as_mut_ptr().add(block * BLOCK / 2).cast::<u8>().add(at);
                     unroll8!(QUAD => {
-                        let even = planes.pairs::<S, Q>(QUAD, 0);
-                        let odd = planes.pairs::<S, Q>(QUAD, 1);
-                        S::store(out.add(2 * QUAD * LINE), S::sub16(even, offset));
-                        S::store(out.add((2 * QUAD + 1) * LINE), S::sub16(odd, offset));
+                        let mut even = S::sub16(planes.pairs::<S, Q>(QUAD, 0), offset);
+                        let mut odd = S::sub16(planes.pairs::<S, Q>(QUAD, 1), offset);
+                        if layout.has_factors() {
+                            let factor = factors[QUAD * 4 / layout.sub];
+                            (even, odd) = (S::mul16(even, factor), S::mul16(odd, factor));
+                        }
+                        S::store(out.add(2 * QUAD * LINE), even);
+                        S::store(out.add((2 * QUAD + 1) * LINE), odd);
                     });
                     planes = planes.skip::<Q>(1);
                 }
@@ -163,11 +173,10 @@ impl Strip<'_> {
                 let (which, lane) = place(unit);
                 self.panels[which].pairs.as_ptr().cast::<u8>().add(4 * lane)
             });
-            let subs_per_block = BLOCK / layout.sub;
-            let pairs_per_sub = layout.sub / 2;
-            for sub in 0..self.blocks * subs_per_block {
+            let subs = BLOCK / layout.sub;
+            for b in 0..self.blocks {
                 let mut products = [[S::zero_sum(); ROWS]; UNITS];
-                for pair in sub * pairs_per_sub..(sub + 1) * pairs_per_sub {
+                for pair in b * BLOCK / 2..(b + 1) * BLOCK / 2 {
                     let mut weights = [S::splat32(0); UNITS];
                     for unit in 0..UNITS {
                         weights[unit] = S::load(pairs[unit].add(pair * LINE));
@@ -179,21 +188,21 @@ impl Strip<'_> {
                         }
                     }
                 }
-                let block = self.first_block + sub / subs_per_block;
-                let which_sum = if layout.sub == BLOCK { 2 } else { sub % 2 };
+                let block = self.first_block + b;
                 for unit in 0..UNITS {
                     let (which, lane) = place(unit);
                     let scales = &self.panels[which].scales;
-                    let scale = S::load_f32(scales.scales.get_unchecked(sub).as_ptr().add(lane));
+                    let scale = scales.scale::<S, Q>(b, lane);
                     for r in 0..ROWS {
                         let to = sums.0[row + r][which].as_mut_ptr().add(lane);
                         let x_scale = S::splat_f32(*x[r].scales.get_unchecked(block));
                         let total = S::to_float(S::total(products[unit][r]));
                         let mut sum = S::fma(total, S::mul(scale, x_scale), S::load_f32(to));
                         if layout.has_min() {
-                            let min = S::load_f32(scales.mins.get_unchecked(sub).as_ptr().add(lane));
-                            let scaled = S::splat_f32(*x[r].scaled_sums.get_unchecked(3 * block + which_sum));
-                            sum = S::fnma(min, scaled, sum);
+                            for sub in 0..subs {
+                                let scaled_sum = S::splat_f32(x[r].scaled_sum(block, sub, subs));
+                                sum = S::fnma(scales.min::<S>(b * subs + sub, lane), scaled_sum, sum);
+                            }
                         }
                         S::store_f32(to, sum);
                     }

@@ -160,6 +160,7 @@ unsafe fn gemv_units<S: Simd, Q: Quantized, D: QuadDot<S>, const UNITS: usize>(
     let layout = Q::LAYOUT;
     let (cols, group_bytes) = (tile.w.cols(), tile.w.group_bytes());
     let per_group = GROUP / S::LANES;
+    let block_bytes = layout.super_bytes(SUPER / BLOCK) / (SUPER / BLOCK);
     let first = tile.w.group(group).as_ptr();
     let mut scales = [const { ScalePanel::ZERO }; UNITS]; // one a group; UNITS is at least that many
     // SAFETY: the pointers stay inside the groups (whose length `PackedMatrix` derives from the same layout) and the
@@ -182,11 +183,11 @@ unsafe fn gemv_units<S: Simd, Q: Quantized, D: QuadDot<S>, const UNITS: usize>(
             }
             for b in 0..blocks {
                 let block = first_col / BLOCK + b;
-                let read = super_at + b * layout.super_bytes(1);
+                let read = super_at + b * block_bytes;
                 for which in 0..UNITS / per_group {
                     let group = first.wrapping_add(which * group_bytes);
                     let next = ahead(group, read, group_bytes, UNITS / per_group);
-                    for line in 0..layout.super_bytes(1).div_ceil(LINE) {
+                    for line in 0..block_bytes.div_ceil(LINE) {
                         S::prefetch(next.wrapping_add(line * LINE));
                     }
                 }
@@ -221,11 +222,11 @@ unsafe fn gemv_block<S: Simd, Q: Quantized, D: QuadDot<S>, const UNITS: usize>(
     sums: &mut [S::Float; UNITS],
 ) {
     let layout = Q::LAYOUT;
-    let per_group = GROUP / S::LANES;
+    let (per_group, subs) = (GROUP / S::LANES, BLOCK / layout.sub);
     // SAFETY: by the contract.
     unsafe {
-        let x_scale = S::splat_f32(*x.scales.get_unchecked(block));
         let mut products = [D::zero(); UNITS];
+        let mut totals = [S::splat32(0); UNITS];
         unroll8!(QUAD => {
             let quad = D::load(x, block * BLOCK / 4 + QUAD);
             for unit in 0..UNITS {
@@ -233,29 +234,39 @@ unsafe fn gemv_block<S: Simd, Q: Quantized, D: QuadDot<S>, const UNITS: usize>(
             }
             if QUAD % (layout.sub / 4) == layout.sub / 4 - 1 {
                 let sub_in_block = QUAD * 4 / layout.sub;
-                let sub = b * (BLOCK / layout.sub) + sub_in_block;
-                let sum = if layout.sub == BLOCK {
+                let sub = b * subs + sub_in_block;
+                let sum = if subs == 1 {
                     x.sums.get_unchecked(2 * block) + x.sums.get_unchecked(2 * block + 1)
                 } else {
                     *x.sums.get_unchecked(2 * block + sub_in_block)
                 };
                 // What the offset of the stored weights added.
                 let excess = S::splat32(sum * layout.offset);
-                let which_sum = if layout.sub == BLOCK { 2 } else { sub_in_block };
-                let scaled_sum = S::splat_f32(*x.scaled_sums.get_unchecked(3 * block + which_sum));
                 for unit in 0..UNITS {
-                    let total = D::total(products[unit]);
-                    let total = if layout.offset == 0 { total } else { S::sub32(total, excess) };
-                    let (panel, lane) = (&scales[unit / per_group], unit % per_group * S::LANES);
-                    let scale = S::load_f32(panel.scales.get_unchecked(sub).as_ptr().add(lane));
-                    sums[unit] = S::fma(S::to_float(total), S::mul(scale, x_scale), sums[unit]);
-                    if layout.has_min() {
-                        let min = S::load_f32(panel.mins.get_unchecked(sub).as_ptr().add(lane));
-                        sums[unit] = S::fnma(min, scaled_sum, sums[unit]);
+                    let mut total = D::total(products[unit]);
+                    if layout.offset != 0 {
+                        total = S::sub32(total, excess);
                     }
+                    if layout.has_factors() {
+                        let (panel, lane) = (&scales[unit / per_group], unit % per_group * S::LANES);
+                        total = S::mul32(total, panel.factor::<S>(sub, lane));
+                    }
+                    totals[unit] = if sub_in_block == 0 { total } else { S::add32(totals[unit], total) };
                     products[unit] = D::zero();
                 }
             }
         });
+        let x_scale = S::splat_f32(*x.scales.get_unchecked(block));
+        for unit in 0..UNITS {
+            let (panel, lane) = (&scales[unit / per_group], unit % per_group * S::LANES);
+            let scale = S::mul(panel.scale::<S, Q>(b, lane), x_scale);
+            sums[unit] = S::fma(S::to_float(totals[unit]), scale, sums[unit]);
+            if layout.has_min() {
+                for sub in 0..subs {
+                    let scaled_sum = S::splat_f32(x.scaled_sum(block, sub, subs));
+                    sums[unit] = S::fnma(panel.min::<S>(b * subs + sub, lane), scaled_sum, sums[unit]);
+                }
+            }
+        }
     }
 }

@@ -4,15 +4,17 @@ use super::{Quantized, unroll8};
 use crate::layout::{GROUP, Scales};
 use crate::simd::Simd;
 
-/// Scales and mins of a superblock of one group, as f32.
+/// Scales, factors and mins of a superblock of one group.
 #[repr(C, align(64))]
 pub(super) struct ScalePanel {
-    pub scales: [[f32; GROUP]; 16], // (sub-block, row)
-    pub mins: [[f32; GROUP]; 16],   // the same, of formats that have mins
+    pub scales: [[f32; GROUP]; 8], // (block, row); the first alone in formats that have factors
+    pub factors: [[i32; GROUP]; 16], // (sub-block, row), of formats that have them
+    pub mins: [[f32; GROUP]; 16],  // (sub-block, row), of formats that have them
 }
 
 impl ScalePanel {
-    pub const ZERO: ScalePanel = ScalePanel { scales: [[0.0; GROUP]; 16], mins: [[0.0; GROUP]; 16] };
+    pub const ZERO: ScalePanel =
+        ScalePanel { scales: [[0.0; GROUP]; 8], factors: [[0; GROUP]; 16], mins: [[0.0; GROUP]; 16] };
 
     /// Takes the scales of a superblock of `blocks` blocks out of their bits.
     ///
@@ -42,18 +44,18 @@ impl ScalePanel {
                     }
                     Scales::SixBitMin | Scales::SixBit => self.fill_six_bit::<S, Q>(from, lane),
                     Scales::Byte => {
-                        let d = half::<S>(from, 0, lane);
+                        self.put_scale::<S>(0, lane, half::<S>(from, 0, lane));
                         for sub in 0..16 {
-                            let scale = S::load_i8(from.add(2 * GROUP + GROUP * sub + lane));
-                            self.put_scale::<S>(sub, lane, S::mul(d, S::to_float(scale)));
+                            let factor = S::load_i8(from.add(2 * GROUP + GROUP * sub + lane));
+                            self.put_factor::<S>(sub, lane, factor);
                         }
                     }
                     Scales::NibbleMin => {
-                        let (d, m) = (half::<S>(from, 0, lane), half::<S>(from, 1, lane));
+                        self.put_scale::<S>(0, lane, half::<S>(from, 0, lane));
+                        let m = half::<S>(from, 1, lane);
                         for sub in 0..16 {
                             let byte = S::load_u8(from.add(4 * GROUP + GROUP * sub + lane));
-                            let scale = S::to_float(S::and(byte, S::splat32(15)));
-                            self.put_scale::<S>(sub, lane, S::mul(d, scale));
+                            self.put_factor::<S>(sub, lane, S::and(byte, S::splat32(15)));
                             self.put_min::<S>(sub, lane, S::mul(m, S::to_float(S::shr32(byte, 4))));
                         }
                     }
@@ -74,7 +76,7 @@ impl ScalePanel {
             let halves = if with_mins { 4 * GROUP } else { 2 * GROUP };
             let words = from.add(halves + 4 * lane);
             let words = [S::load(words), S::load(words.add(4 * GROUP)), S::load(words.add(8 * GROUP))];
-            let d = half::<S>(from, 0, lane);
+            self.put_scale::<S>(0, lane, half::<S>(from, 0, lane));
             let mask = S::splat32(63);
             let last = S::or(
                 S::shr32(words[0], 30),
@@ -83,8 +85,7 @@ impl ScalePanel {
             if with_mins {
                 let m = half::<S>(from, 1, lane);
                 unroll8!(I => {
-                    let scale = S::and(S::shr32(words[I / 5], 6 * (I % 5)), mask);
-                    self.put_scale::<S>(I, lane, S::mul(d, S::to_float(scale)));
+                    self.put_factor::<S>(I, lane, S::and(S::shr32(words[I / 5], 6 * (I % 5)), mask));
                     let min = if I == 7 { last } else { S::and(S::shr32(words[(I + 8) / 5 % 3], 6 * ((I + 8) % 5)), mask) };
                     self.put_min::<S>(I, lane, S::mul(m, S::to_float(min)));
                 });
@@ -94,8 +95,8 @@ impl ScalePanel {
                     let first = S::and(S::shr32(words[I / 5], 6 * (I % 5)), mask);
                     let second =
                         if I == 7 { last } else { S::and(S::shr32(words[(I + 8) / 5 % 3], 6 * ((I + 8) % 5)), mask) };
-                    self.put_scale::<S>(I, lane, S::mul(d, S::to_float(S::sub32(first, offset))));
-                    self.put_scale::<S>(I + 8, lane, S::mul(d, S::to_float(S::sub32(second, offset))));
+                    self.put_factor::<S>(I, lane, S::sub32(first, offset));
+                    self.put_factor::<S>(I + 8, lane, S::sub32(second, offset));
                 });
             }
         }
@@ -104,9 +105,44 @@ impl ScalePanel {
     /// # Safety
     /// The machine has the instructions of `S`; `lane + LANES <= 16`.
     #[inline(always)]
-    unsafe fn put_scale<S: Simd>(&mut self, sub: usize, lane: usize, scale: S::Float) {
+    unsafe fn put_scale<S: Simd>(&mut self, block: usize, lane: usize, scale: S::Float) {
         // SAFETY: inside the row of 16 by the contract.
-        unsafe { S::store_f32(self.scales[sub].as_mut_ptr().add(lane), scale) }
+        unsafe { S::store_f32(self.scales[block].as_mut_ptr().add(lane), scale) }
+    }
+
+    /// # Safety
+    /// As for [`ScalePanel::put_scale`].
+    #[inline(always)]
+    unsafe fn put_factor<S: Simd>(&mut self, sub: usize, lane: usize, factor: S::Int) {
+        // SAFETY: as above.
+        unsafe { S::store(self.factors[sub].as_mut_ptr().add(lane).cast(), factor) }
+    }
+
+    /// The scale of block `block` of the superblock.
+    ///
+    /// # Safety
+    /// As for [`ScalePanel::put_scale`].
+    #[inline(always)]
+    pub unsafe fn scale<S: Simd, Q: Quantized>(&self, block: usize, lane: usize) -> S::Float {
+        let block = if Q::LAYOUT.has_factors() { 0 } else { block };
+        // SAFETY: as above.
+        unsafe { S::load_f32(self.scales.get_unchecked(block).as_ptr().add(lane)) }
+    }
+
+    /// # Safety
+    /// As for [`ScalePanel::put_scale`].
+    #[inline(always)]
+    pub unsafe fn factor<S: Simd>(&self, sub: usize, lane: usize) -> S::Int {
+        // SAFETY: as above.
+        unsafe { S::load(self.factors.get_unchecked(sub).as_ptr().add(lane).cast()) }
+    }
+
+    /// # Safety
+    /// As for [`ScalePanel::put_scale`].
+    #[inline(always)]
+    pub unsafe fn min<S: Simd>(&self, sub: usize, lane: usize) -> S::Float {
+        // SAFETY: as above.
+        unsafe { S::load_f32(self.mins.get_unchecked(sub).as_ptr().add(lane)) }
     }
 
     /// # Safety

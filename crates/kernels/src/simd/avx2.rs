@@ -29,6 +29,8 @@ impl Simd for Avx2 {
         fn shl16(a: __m256i, count: usize) -> __m256i { _mm256_sll_epi16(a, _mm_cvtsi32_si128(count as i32)) }
         fn shr32(a: __m256i, count: usize) -> __m256i { _mm256_srl_epi32(a, _mm_cvtsi32_si128(count as i32)) }
         fn shl32(a: __m256i, count: usize) -> __m256i { _mm256_sll_epi32(a, _mm_cvtsi32_si128(count as i32)) }
+        fn mul16(a: __m256i, b: __m256i) -> __m256i { _mm256_mullo_epi16(a, b) }
+        fn mul32(a: __m256i, b: __m256i) -> __m256i { _mm256_mullo_epi32(a, b) }
         fn add32(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
         fn sub32(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
         fn max_u32(a: __m256i, b: __m256i) -> __m256i { _mm256_max_epu32(a, b) }

@@ -32,6 +32,8 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         fn shl16(a: __m512i, count: usize) -> __m512i { _mm512_sll_epi16(a, _mm_cvtsi32_si128(count as i32)) }
         fn shr32(a: __m512i, count: usize) -> __m512i { _mm512_srl_epi32(a, _mm_cvtsi32_si128(count as i32)) }
         fn shl32(a: __m512i, count: usize) -> __m512i { _mm512_sll_epi32(a, _mm_cvtsi32_si128(count as i32)) }
+        fn mul16(a: __m512i, b: __m512i) -> __m512i { _mm512_mullo_epi16(a, b) }
+        fn mul32(a: __m512i, b: __m512i) -> __m512i { _mm512_mullo_epi32(a, b) }
         fn add32(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
         fn sub32(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
         fn max_u32(a: __m512i, b: __m512i) -> __m512i { _mm512_max_epu32(a, b) }

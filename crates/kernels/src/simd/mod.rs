@@ -66,6 +66,9 @@ pub(crate) trait Simd {
     unsafe fn shl16(a: Self::Int, count: usize) -> Self::Int;
     unsafe fn shr32(a: Self::Int, count: usize) -> Self::Int;
     unsafe fn shl32(a: Self::Int, count: usize) -> Self::Int;
+    /// Low halves of the products.
+    unsafe fn mul16(a: Self::Int, b: Self::Int) -> Self::Int;
+    unsafe fn mul32(a: Self::Int, b: Self::Int) -> Self::Int;
     unsafe fn add32(a: Self::Int, b: Self::Int) -> Self::Int;
     unsafe fn sub32(a: Self::Int, b: Self::Int) -> Self::Int;
 

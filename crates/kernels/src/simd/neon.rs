@@ -45,6 +45,10 @@ impl Simd for Neon {
             vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(-(count as i32))))
         }
         fn shl32(a: int32x4_t, count: usize) -> int32x4_t { vshlq_s32(a, vdupq_n_s32(count as i32)) }
+        fn mul16(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+            vreinterpretq_s32_s16(vmulq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)))
+        }
+        fn mul32(a: int32x4_t, b: int32x4_t) -> int32x4_t { vmulq_s32(a, b) }
         fn add32(a: int32x4_t, b: int32x4_t) -> int32x4_t { vaddq_s32(a, b) }
         fn sub32(a: int32x4_t, b: int32x4_t) -> int32x4_t { vsubq_s32(a, b) }
         fn max_u32(a: int32x4_t, b: int32x4_t) -> int32x4_t {

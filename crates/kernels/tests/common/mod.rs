@@ -95,7 +95,7 @@ impl Matrix {
         let (mut sum, mut allowed) = (0.0, 1e-30);
         for (weights, x) in weights.chunks(32).zip(x.chunks(32)) {
             let largest = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-            let step = if self.format.is_quantized() { f64::from(largest) / 32767.0 } else { 0.0 };
+            let step = if self.format.is_quantized() { f64::from(largest) / 16383.0 } else { 0.0 };
             for (w, x) in weights.iter().zip(x) {
                 let (w, x) = (f64::from(*w), f64::from(*x));
                 sum += w * x;
