@@ -1,6 +1,8 @@
 //! Runs the built binary.
 #![allow(clippy::unwrap_used, dead_code)] // each test file uses its part of it
 
+pub mod model;
+
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
