@@ -4,6 +4,7 @@
 //! a score is a sum over channels and slots then fill the lanes of a vector without any sum across lanes; values
 //! slot-major, because the result is a sum over slots and channels fill the lanes.
 
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
 use crate::error::KernelError;
@@ -232,27 +233,34 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// Numbers that are rounded together: a batch uses the conversion instructions where there are any.
+const BATCH: usize = 64;
+
 /// Writes `x[i]`, rounded to nearest even, as number `first + i * step` of `bytes`.
 fn put_strided(format: KvFormat, bytes: &mut [u8], first: usize, step: usize, x: &[f32]) {
     let width = format.width();
-    let places = bytes[first * width..].chunks_mut(step * width);
-    debug_assert!(places.len() >= x.len());
-    match format {
-        KvFormat::F32 => {
-            for (place, x) in places.zip(x) {
-                place[..4].copy_from_slice(&x.to_le_bytes());
+    let mut bits = [0u16; BATCH];
+    for (i, x) in x.chunks(BATCH).enumerate() {
+        let places = &mut bytes[(first + i * BATCH * step) * width..];
+        let bits = &mut bits[..x.len()];
+        match format {
+            KvFormat::F32 => scatter(places, step, x.iter().map(|x| x.to_le_bytes())),
+            KvFormat::F16 => {
+                bits.reinterpret_cast_mut::<f16>().convert_from_f32_slice(x);
+                scatter(places, step, bits.iter().map(|bits| bits.to_le_bytes()));
+            }
+            KvFormat::Bf16 => {
+                bits.reinterpret_cast_mut::<bf16>().convert_from_f32_slice(x);
+                scatter(places, step, bits.iter().map(|bits| bits.to_le_bytes()));
             }
         }
-        KvFormat::F16 => {
-            for (place, x) in places.zip(x) {
-                place[..2].copy_from_slice(&f16::from_f32(*x).to_le_bytes());
-            }
-        }
-        KvFormat::Bf16 => {
-            for (place, x) in places.zip(x) {
-                place[..2].copy_from_slice(&bf16::from_f32(*x).to_le_bytes());
-            }
-        }
+    }
+}
+
+/// Writes numbers `step` of them apart.
+fn scatter<const WIDTH: usize>(places: &mut [u8], step: usize, numbers: impl Iterator<Item = [u8; WIDTH]>) {
+    for (place, number) in places.chunks_mut(step * WIDTH).zip(numbers) {
+        place[..WIDTH].copy_from_slice(&number);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::vectors::{Kernel, Map, Simd, map};
 pub(super) const RUN: usize = 512;
 
 /// Queries that share one pass over keys and values. More of them spread the cost of widening 16-bit pages (48, 96,
-/// 192 queries: 0.63-0.70, 0.68-0.76, 0.72-0.80 of the multiply-add peak); what a block touches, 0.4 MB at 128
+/// 192 queries: 0.62-0.70, 0.68-0.76, 0.72-0.80 of the multiply-add peak); what a block touches, 0.4 MB at 128
 /// channels, still fits a second-level cache of 1 MB.
 pub(super) const BLOCK: usize = 192;
 
