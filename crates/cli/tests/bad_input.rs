@@ -157,9 +157,12 @@ fn weight_files_that_are_cut_or_grown() {
 
 const DOWN: &str = "model.layers.0.mlp.down_proj.weight";
 
+/// What happens to the header and the data of a safetensors file.
+type Change<'a> = &'a dyn Fn(&mut serde_json::Value, &mut Vec<u8>);
+
 #[test]
 fn tensors_that_do_not_fit_are_named() {
-    let cases: [(&str, &dyn Fn(&mut serde_json::Value, &mut Vec<u8>), &[&str]); 7] = [
+    let cases: [(&str, Change<'_>, &[&str]); 7] = [
         (
             "renamed",
             &|h, _| rename(h, DOWN, "foo.weight"),
