@@ -53,15 +53,16 @@ impl FileBlock {
             q.iter_mut().zip(rest).for_each(|(q, byte)| *q = byte ^ 0x80);
             return;
         }
-        let (fifth, nibbles) = match format {
-            Format::Q5_0 | Format::Q5_1 => {
-                (u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]), &rest[4..])
-            }
-            _ => (0, rest),
+        let (fifths, nibbles) = match format {
+            Format::Q5_0 | Format::Q5_1 => rest.split_at(4),
+            _ => rest.split_at(0),
         };
-        for (l, byte) in nibbles.iter().enumerate() {
-            q[l] = (byte & 15) + ((fifth >> l) & 1) as u8 * 16;
-            q[l + 16] = (byte >> 4) + ((fifth >> (l + 16)) & 1) as u8 * 16;
+        let (low, high) = q.split_at_mut(BLOCK / 2);
+        for ((low, high), byte) in low.iter_mut().zip(high).zip(nibbles) {
+            (*low, *high) = (byte & 15, byte >> 4);
+        }
+        for (q, bits) in q.as_chunks_mut::<8>().0.iter_mut().zip(fifths) {
+            *q = (u64::from_le_bytes(*q) | spread_bits(*bits) << 4).to_le_bytes();
         }
     }
 
@@ -142,4 +143,12 @@ impl FileBlock {
         self.scales.copy_from_slice(scales);
         self.d[0] = read_u16(half, 0);
     }
+}
+
+/// Bit `i` of a byte as the lowest bit of byte `i`.
+fn spread_bits(bits: u8) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    // Byte `i` keeps bit `i` alone; adding 127 carries any bit to the top of its byte, and not beyond.
+    let one_each = (u64::from(bits) * EACH) & 0x8040_2010_0804_0201;
+    (one_each + 0x7f * EACH) >> 7 & EACH
 }

@@ -167,7 +167,8 @@ impl<'a> Part<'a> {
                 let by_threads = w.groups() / (4 * threads);
                 (by_bytes.min(by_threads).next_multiple_of(4).max(4), len)
             }
-            many => (TILE_GROUPS, many.div_ceil(many.div_ceil(TILE_ROWS))),
+            // In eights, as kernels take them.
+            many => (TILE_GROUPS, many.div_ceil(many.div_ceil(TILE_ROWS)).next_multiple_of(8)),
         };
         Part { w, few, rows, out, bias, add, tile_groups, tile_rows }
     }

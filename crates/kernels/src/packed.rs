@@ -212,8 +212,13 @@ fn pack_f16(file: &[u8], lane: usize, out: &mut [u8]) -> Option<usize> {
 
 /// Writes bf16 weights as lane `lane`, in pairs; returns the first that is not finite.
 fn pack_bf16(file: &[u8], lane: usize, out: &mut [u8]) -> Option<usize> {
-    for (pair, out) in file.chunks(4).zip(out.as_chunks_mut::<{ 4 * GROUP }>().0) {
-        out[4 * lane..4 * lane + pair.len()].copy_from_slice(pair);
+    let (pairs, single) = file.as_chunks::<4>();
+    let (lines, _) = out.as_chunks_mut::<{ 4 * GROUP }>();
+    for (pair, line) in pairs.iter().zip(&mut *lines) {
+        line[4 * lane..4 * lane + 4].copy_from_slice(pair);
+    }
+    if let ([low, high], Some(line)) = (single, lines.get_mut(pairs.len())) {
+        (line[4 * lane], line[4 * lane + 1]) = (*low, *high);
     }
     first_with_exponent(file, 0x7f80)
 }
