@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use roofline_engine::sampling::TokenLogprob;
 use roofline_engine::{CacheBytes, FinishReason, Generation, LoadFacts, Meter, Session, Stages, TokenEvent};
+use roofline_lab::environment::resident::peak_rss;
 use roofline_lab::units::{bytes, grouped, three_digits};
 use serde_json::{Value, json};
 
@@ -238,12 +239,4 @@ fn operators_json(meter: &Meter) -> Value {
 
 fn rate(amount: f64, time: Duration) -> Option<f64> {
     (amount > 0.0 && !time.is_zero()).then(|| amount / time.as_secs_f64())
-}
-
-/// Most memory this process ever had resident, in bytes, where the system says so.
-pub fn peak_rss() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
 }

@@ -40,10 +40,10 @@ impl Model {
             _ => None,
         };
         let inv_freq = inv_freq(&config.rope, rope_factors.as_deref());
-        let tables = loader.tables(&config)?;
+        let tables = loader.tables(&config)?.into();
         let layers =
             (0..config.n_layers).map(|index| loader.layer(index, &config)).collect::<Result<_, _>>()?;
-        let final_norm = loader.norm(Role::FinalNorm, Role::FinalNormBias)?;
+        let final_norm = loader.norm(Role::FinalNorm, Role::FinalNormBias)?.into();
         let (weight_bytes, parameters) = (loader.bytes, loader.parameters);
         let facts = LoadFacts { time: started.elapsed(), weight_bytes, parameters };
         Ok(Model { config, cpu, tables, layers, final_norm, inv_freq, facts })

@@ -10,14 +10,14 @@ use roofline_weights::{Checkpoint, Format, blocks};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A loaded model.
+/// A loaded model. The weights are shared with what [`Model::with_cpu`] makes of it.
 pub struct Model {
     pub(crate) config: ModelConfig,
     pub(crate) cpu: Cpu,
-    pub(crate) tables: Tables,
-    pub(crate) layers: Vec<Layer>,      // (n_layers)
-    pub(crate) final_norm: NormWeights, // (hidden_size)
-    pub(crate) inv_freq: Vec<f64>,      // (rotary_dim / 2)
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) layers: Arc<[Layer]>,         // (n_layers)
+    pub(crate) final_norm: Arc<NormWeights>, // (hidden_size)
+    pub(crate) inv_freq: Vec<f64>,           // (rotary_dim / 2)
     pub(crate) facts: LoadFacts,
 }
 
@@ -150,6 +150,19 @@ impl Model {
         &self.config
     }
 
+    /// The same weights, not copied, on other threads or with other kernels: packing depends on neither.
+    pub fn with_cpu(&self, cpu: Cpu) -> Model {
+        Model {
+            config: self.config.clone(),
+            cpu,
+            tables: self.tables.clone(),
+            layers: self.layers.clone(),
+            final_norm: self.final_norm.clone(),
+            inv_freq: self.inv_freq.clone(),
+            facts: self.facts,
+        }
+    }
+
     /// The threads and the kernels it runs on.
     pub fn cpu(&self) -> &Cpu {
         &self.cpu
@@ -167,7 +180,7 @@ impl Model {
 
     /// The output head: its own matrix, or the embedding table.
     pub(crate) fn output_head(&self) -> &PackedMatrix {
-        match &self.tables {
+        match &*self.tables {
             Tables::Tied(table) => table,
             Tables::Untied { head, .. } => head,
         }
@@ -175,7 +188,7 @@ impl Model {
 
     /// Bytes of one embedding row as stored.
     pub(crate) fn embedding_row_bytes(&self) -> u64 {
-        match &self.tables {
+        match &*self.tables {
             Tables::Tied(table) => table.format().bytes_of(table.cols()).unwrap_or(0) as u64,
             Tables::Untied { embedding, .. } => embedding.row_bytes as u64,
         }
@@ -183,7 +196,7 @@ impl Model {
 
     /// Decodes embedding row `id` into `out`: (hidden_size).
     pub(crate) fn embed(&self, id: u32, out: &mut [f32]) -> Result<(), EngineError> {
-        match &self.tables {
+        match &*self.tables {
             Tables::Tied(table) => table.decode_row(id as usize, out)?,
             Tables::Untied { embedding, .. } => embedding.row(id, out)?,
         }

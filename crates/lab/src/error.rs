@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use roofline_engine::EngineError;
 use roofline_kernels::probe::ProbeError;
 use roofline_limits::LimitsError;
 
+use crate::bench::BenchError;
 use crate::convert::ConvertError;
 use crate::plot::PlotError;
 use crate::statistics::StatisticsError;
@@ -30,6 +32,12 @@ pub enum LabError {
         /// Label of the figure.
         what: &'static str,
     },
+    /// A benchmark that cannot run.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
+    /// What the engine refused or failed at.
+    #[error(transparent)]
+    Engine(EngineError),
     /// A model that cannot be written.
     #[error(transparent)]
     Convert(ConvertError),

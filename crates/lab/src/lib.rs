@@ -1,6 +1,7 @@
 //! What we learn: this machine's own roof, measurements with their spread and surroundings, plots and reports.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod convert;
 pub mod environment;
 pub mod error;

@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod bench;
 mod chat;
 mod devices;
 mod inspect;
@@ -28,6 +29,7 @@ pub enum Command {
     Machine(machine::Machine),
     Devices(devices::Devices),
     Limits(Box<limits::Limits>),
+    Bench(bench::Bench),
     Pull(pull::Pull),
     Quantize(quantize::Quantize),
     Synth(synth::Synth),
@@ -45,6 +47,7 @@ impl Command {
             Command::Machine(command) => command.run(),
             Command::Devices(command) => command.run(),
             Command::Limits(command) => command.run(),
+            Command::Bench(command) => command.run(),
             Command::Pull(command) => command.run(),
             Command::Quantize(command) => command.run(),
             Command::Synth(command) => command.run(),

@@ -3,6 +3,7 @@
 //! Everything is read from `/proc` and `/sys`; what a system does not tell is absent, never guessed.
 
 mod cpu;
+pub mod resident;
 mod source;
 
 pub use cpu::{Cache, Cpu};

@@ -6,6 +6,7 @@ mod bootstrap;
 mod line;
 mod student;
 
+pub(crate) use bootstrap::Random;
 pub use bootstrap::{Bootstrap, bootstrap, bootstrap_median};
 pub use line::{Line, least_squares, theil_sen};
 
