@@ -10,8 +10,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use roofline_engine::{CacheSpec, Cpu, KvFormat, Model, ModelFiles, SessionOptions};
+use roofline_kernels::physical_cores;
 use roofline_lab::bench::{self, Progress, Report, Settings, Subject};
-use roofline_lab::environment::{Environment, default_threads};
+use roofline_lab::environment::Environment;
 use roofline_limits::FileFormats;
 use roofline_weights::Format;
 
@@ -124,7 +125,7 @@ impl Bench {
             depths: counts("--depth", &self.depth)?,
             threads: match &self.threads {
                 Some(list) => counts("--threads", list)?,
-                None => vec![default_threads()],
+                None => vec![physical_cores()],
             },
             caches: self.cache.iter().map(cache).collect::<Result<_, _>>()?,
             kv_formats: pieces(&self.kv_type).map(kv_format).collect::<Result<_, _>>()?,
