@@ -1,4 +1,5 @@
 //! `roofline bench` on the model inside of the program.
+#![allow(clippy::unwrap_used)] // helpers outside of #[test] too
 
 mod common;
 

@@ -93,8 +93,8 @@ pub struct Row {
     pub kv_bytes: u64,
     /// Bytes of the cache held after a run.
     pub kv_committed_bytes: u64,
-    /// Most memory the process had resident in a run of this row, all models of the benchmark included; absent where
-    /// the system does not say.
+    /// Most memory the process had resident in the uncounted run of this row: all models of the benchmark and the
+    /// caches of the rows before it included, no probe; absent where the system does not say.
     pub peak_rss_bytes: Option<u64>,
     /// The runs.
     pub samples: Vec<Sample>,

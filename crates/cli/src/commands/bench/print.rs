@@ -91,10 +91,7 @@ fn percent(share: f64) -> String {
 }
 
 fn notes(report: &Report) -> Vec<String> {
-    let mut lines = Vec::new();
-    for roof in roofs(report) {
-        lines.push(roof);
-    }
+    let mut lines = roofs(report);
     for row in report.rows.iter().filter(|row| !row.above_limit.is_empty()) {
         lines.push(format!(
             "ABOVE ITS LIMIT: {} {} at depth {} on {} thread(s) has {} above 100 %: a defect of the meter, the clock or \
@@ -110,10 +107,11 @@ fn notes(report: &Report) -> Vec<String> {
         let reasons: Vec<String> = probe.noise.reasons.iter().map(ToString::to_string).take(3).collect();
         lines.push(format!("Noisy: {}", reasons.join("; ")));
     }
-    let mut models: Vec<&str> = report.rows.iter().map(|row| row.model.as_str()).collect();
-    models.dedup();
-    if models.len() > 1 {
-        lines.push("Peak RSS is the whole process's, all models of this run together.".to_string());
+    if report.rows.len() > 1 {
+        lines.push(
+            "Peak RSS is the process's: all models of this run, and the caches of the rows above."
+                .to_string(),
+        );
     }
     let cpu = report.environment.cpu.name.as_deref().unwrap_or("unknown processor");
     lines.push(format!(
