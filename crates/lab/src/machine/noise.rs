@@ -80,11 +80,8 @@ impl std::fmt::Display for Reason {
                 write!(f, "{figure} on {on} varies by {:.0} % between quartiles", spread * 100.0)
             }
             Reason::Rare { figure, threads, ratio } => {
-                write!(
-                    f,
-                    "the best {figure} on {threads} threads is {:.0} % above its median",
-                    (ratio - 1.0) * 100.0
-                )
+                let on = on(*threads);
+                write!(f, "the best {figure} on {on} is {:.0} % above its median", (ratio - 1.0) * 100.0)
             }
         }
     }
