@@ -304,3 +304,53 @@ fn write<W: Write>(
     writer.finish()?;
     Ok(Written { tensors, relative_error: all.relative() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    /// A disk of so many bytes.
+    struct Disk(usize);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if bytes.len() > self.0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.0 -= bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_said_wherever_it_fills() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/tests/golden/llama_mha");
+        let Input { config, checkpoint, described } = open(&golden).unwrap();
+        let outputs = tensors::of_hugging_face(&config, &checkpoint).unwrap();
+        let options = QuantizeOptions {
+            recipe: Recipe::from_name("q8_0").unwrap(),
+            threads: 1,
+            importance: None,
+            force: false,
+            requantize: false,
+        };
+        let (plans, _) = plan(&config, &outputs, &options, None).unwrap();
+        let written = |bytes: usize| {
+            let mut go_on = |_: Progress<'_>| ControlFlow::Continue(());
+            write(Path::new("out.gguf"), Disk(bytes), &described.metadata, &plans, 1, &mut go_on)
+        };
+        assert!(written(1 << 20).is_ok());
+        for bytes in [0, 100, 4_000, 20_000] {
+            let error = written(bytes).err().map(|error| error.to_string()).unwrap();
+            assert!(
+                error.starts_with("out.gguf: cannot write: ") && error.contains("space"),
+                "{bytes}: {error}"
+            );
+        }
+    }
+}
