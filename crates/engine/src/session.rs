@@ -53,7 +53,7 @@ impl Session {
     /// An empty session.
     ///
     /// # Errors
-    /// A context of 0 or beyond the model's, a chunk of 0, a `static` cache larger than the context, or no memory.
+    /// A context of 0 or beyond the model's, a chunk of 0, or no memory.
     pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Session, EngineError> {
         let config = model.config();
         let limit = config.context_length;
