@@ -51,11 +51,25 @@ fn main() {
     println!("1 passed, 0 failed");
 }
 
+/// A thread allocates while it starts, which on a tiny model can be after the first tokens: every worker has to have
+/// done a tile before allocations count.
+fn wait_for_workers(model: &roofline_engine::Model) {
+    let team = model.cpu().team();
+    let seen = AtomicUsize::new(0);
+    while seen.load(Ordering::Relaxed) != (1 << team.threads()) - 1 {
+        team.run(64, &|_, worker| {
+            seen.fetch_or(1 << worker, Ordering::Relaxed);
+            std::thread::sleep(std::time::Duration::from_micros(50));
+        });
+    }
+}
+
 fn a_decoded_token_allocates_nothing() {
     for name in ["llama_gqa_tied", "qwen3", "gpt_neox_parallel", "olmoe_64_experts"] {
         let golden = golden(name);
         for threads in [1, 2] {
             let model = load(&golden.dir, threads);
+            wait_for_workers(&model);
             for cache in [CacheSpec::Static { capacity: 100 }, CacheSpec::Full] {
                 let options = SessionOptions { cache, kv_format: KvFormat::F16, ..SessionOptions::default() };
                 let mut session = Session::new(model.clone(), options).unwrap();
