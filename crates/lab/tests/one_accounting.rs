@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 use roofline_engine::{Cpu, KvFormat, Model, ModelFiles, Session, SessionOptions};
-use roofline_limits::{Accounting, FileFormats, Step};
+use roofline_lab::convert::{QuantizeOptions, quantize};
+use roofline_limits::{Accounting, FileFormats, Recipe, Step};
 use roofline_model::Operator;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -35,6 +37,22 @@ fn meter_and_prediction_are_the_same_integers() {
                 check(&path);
             }
         }
+    }
+}
+
+/// The mixes give a model matrices of several formats; Q4_K_M of the demo model has four.
+#[test]
+fn quantized_models_are_counted_at_their_stored_bytes() {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cli/demo");
+    for recipe in ["q8_0", "q4_k_m", "q2_k", "q5_0"] {
+        let path =
+            std::env::temp_dir().join(format!("roofline-accounting-{}-{recipe}.gguf", std::process::id()));
+        let recipe = Recipe::from_name(recipe).unwrap();
+        let options =
+            QuantizeOptions { recipe, threads: 2, importance: None, force: true, requantize: false };
+        quantize(&demo, &path, &options, |_| ControlFlow::Continue(())).unwrap();
+        check(&path);
+        std::fs::remove_file(&path).unwrap();
     }
 }
 
