@@ -77,7 +77,7 @@ pub struct Report {
 /// Runs all rows of `settings` in turn. `watch` hears before every run; `cancel` ends it within a step.
 ///
 /// # Errors
-/// As [`plan()`]; not enough memory; what the engine or a probe fails at; [`LabError::Cancelled`].
+/// As [`plan`](super::plan()); not enough memory; what the engine or a probe fails at; [`LabError::Cancelled`].
 pub fn run(
     subjects: &[Subject],
     settings: &Settings,
