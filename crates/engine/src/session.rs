@@ -173,7 +173,7 @@ impl Session {
     }
 
     /// Takes in one token and leaves the logits after it. Allocates nothing, but for the pages of a `full` cache once
-    /// in [`PAGE_SLOTS`] tokens.
+    /// in 64 tokens.
     ///
     /// # Errors
     /// As [`Session::prefill`].

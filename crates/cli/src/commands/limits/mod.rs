@@ -46,8 +46,13 @@ pub struct Limits {
     /// A hardware file with more devices
     #[arg(long, value_name = "FILE")]
     devices: Option<PathBuf>,
-    /// wN[aM][kvK] or a GGUF file type, several with commas [default: as stored, else w16a16]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    // rustdoc would take the brackets for links
+    #[arg(
+        help = "wN[aM][kvK] or a GGUF file type, several with commas [default: as stored, else w16a16]",
+        long,
+        value_name = "LIST",
+        value_delimiter = ','
+    )]
     precision: Vec<String>,
     /// Tokens of the prompt
     #[arg(long, value_name = "N", default_value = "1000")]
