@@ -14,6 +14,7 @@ mod generate;
 mod loader;
 mod meter;
 mod model;
+mod observe;
 pub mod sampling;
 mod scratch;
 mod session;

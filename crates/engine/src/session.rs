@@ -6,8 +6,9 @@ use crate::eviction::Evidence;
 use crate::forward::{Unit, forward, output_head};
 use crate::meter::Meter;
 use crate::model::Model;
+use crate::observe::Latest;
 use crate::scratch::Scratch;
-use roofline_kernels::{KvFormat, PageLayout};
+use roofline_kernels::{AttentionScratch, KvFormat, PageLayout};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -328,6 +329,22 @@ impl Session {
     /// Lets go of the hidden states of a long prompt.
     fn release(&mut self) {
         self.scratch.release(self.options.chunk.min(self.context), self.model.config().hidden_size);
+    }
+
+    pub(crate) fn observe_with(&mut self, latest: Option<Latest>) {
+        self.evidence.latest = latest;
+    }
+
+    pub(crate) fn latest(&self) -> Option<&Latest> {
+        self.evidence.latest.as_ref()
+    }
+
+    pub(crate) fn cache_and_attention(&mut self) -> (&KvCache, &mut AttentionScratch) {
+        (&self.cache, &mut self.scratch.attention)
+    }
+
+    pub(crate) fn page_positions(&self, layer: usize, kv_head: usize, pages: &[u32]) -> Vec<usize> {
+        self.cache.page_positions(layer, kv_head, pages)
     }
 
     /// Logits of the last of the `rows` rows just computed, in row 0 of the buffer.

@@ -336,3 +336,38 @@ fn a_pattern_of_another_model_is_refused() {
     assert_eq!(session.cache_positions(3, 1).len(), 34);
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+/// Attention of the dense model to what a policy did not read: nothing under a wide budget, less the larger the budget.
+#[test]
+fn missed_attention_is_what_was_not_read() {
+    let model = demo(1);
+    let ids = text(330);
+    let missed = |cache: &str| {
+        let (mut dense, mut policy) = (open(&model, "full"), open(&model, cache));
+        dense.observe();
+        policy.observe();
+        run(&mut dense, &ids[..310], 300);
+        run(&mut policy, &ids[..310], 300);
+        let missed = dense.missed_attention(&policy).unwrap();
+        policy.decode(1).unwrap();
+        assert!(dense.missed_attention(&policy).is_err(), "other tokens");
+        missed
+    };
+    for wide in
+        ["full", "snapkv:budget=400", "quest:budget=400,dense_layers=0", "streaming:sinks=0,window=400"]
+    {
+        assert_eq!(missed(wide), 0.0, "{wide}");
+    }
+    for name in [
+        "snapkv:window=8,budget=",
+        "quest:dense_layers=0,budget=",
+        "quest:dense_layers=0,select=head,budget=",
+        "tova:budget=",
+    ] {
+        let shares = [32, 96, 200].map(|budget| missed(&format!("{name}{budget}")));
+        assert!(
+            shares[0] > shares[1] && shares[1] > shares[2] && shares[2] > 0.0 && shares[0] < 1.0,
+            "{name}: {shares:?}"
+        );
+    }
+}

@@ -143,6 +143,14 @@ impl KvCache {
         positions
     }
 
+    /// Positions in some pages of a lane, by their index.
+    pub(crate) fn page_positions(&self, layer: usize, kv_head: usize, pages: &[u32]) -> Vec<usize> {
+        let lane = &self.lanes[layer * self.geometry.n_kv_heads + kv_head];
+        let slots = self.layout.slots();
+        let slots_of = |page: &u32| *page as usize * slots..((*page as usize + 1) * slots).min(lane.len);
+        pages.iter().flat_map(slots_of).map(|slot| lane.position(slot)).collect()
+    }
+
     fn committed(&self) -> u64 {
         self.pool.held() as u64 * self.layout.page_bytes() as u64
     }

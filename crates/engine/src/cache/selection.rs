@@ -13,13 +13,28 @@ use roofline_kernels::{AttentionShape, KvLayer, LaneView, PageScore};
 #[derive(Default)]
 pub(crate) struct Selection {
     scores: Vec<f32>,      // (group, pages)
-    order: Vec<u32>,       // (pages)
     tables: Vec<Vec<u32>>, // (n_kv_heads) or (n_heads), page ids
     lens: Vec<usize>,      // (tables), slots
+    chosen: Vec<Vec<u32>>, // (tables), indices of the pages in the lane; empty where all were read
     bound_pages: usize,    // pages whose bounds were read, over all lanes
 }
 
+impl Selection {
+    /// Indices of the pages that each reader chose: (n_kv_heads) or (n_heads); empty where it read all.
+    pub fn chosen(&self) -> &[Vec<u32>] {
+        &self.chosen
+    }
+}
+
 impl KvCache {
+    /// Lanes that choose for themselves in one layer: KV heads, or query heads.
+    pub(crate) fn readers(&self) -> usize {
+        match self.spec.quest() {
+            Some(Quest { select: Select::Head, .. }) => self.geometry.n_heads,
+            _ => self.geometry.n_kv_heads,
+        }
+    }
+
     /// Whether a decoded token chooses among the pages of a layer.
     pub(crate) fn selects(&self, layer: usize) -> Option<Quest> {
         self.spec.quest().filter(|quest| layer >= quest.dense_layers).copied()
@@ -42,6 +57,7 @@ impl KvCache {
         };
         let readers = shape.n_kv_heads * per_lane;
         out.tables.resize_with(readers, Vec::new);
+        out.chosen.resize_with(readers, Vec::new);
         out.lens.resize(readers, 0);
         out.bound_pages = 0;
         for kv_head in 0..shape.n_kv_heads {
@@ -63,15 +79,17 @@ impl KvCache {
                 let at = kv_head * per_lane + reader;
                 let table = &mut out.tables[at];
                 table.clear();
+                out.chosen[at].clear();
                 if !sparse {
                     table.extend_from_slice(&lane.table[..pages]);
                     out.lens[at] = lane.len;
                     continue;
                 }
                 let scores = &out.scores[reader * pages..][..pages - 1];
-                top(scores, budget - 1, &mut out.order);
-                table.extend(out.order.iter().map(|page| lane.table[*page as usize]));
-                table.push(lane.table[pages - 1]);
+                let chosen = &mut out.chosen[at];
+                top(scores, budget - 1, chosen);
+                chosen.push(pages as u32 - 1);
+                table.extend(chosen.iter().map(|page| lane.table[*page as usize]));
                 out.lens[at] = (budget - 1) * quest.page + lane.len - (pages - 1) * quest.page;
             }
         }

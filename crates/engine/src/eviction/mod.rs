@@ -13,6 +13,7 @@ pub(crate) use expected::SINKS;
 use crate::cache::{CacheSpec, Compress, Heavy, Scorer};
 use crate::error::EngineError;
 use crate::forward::Pass;
+use crate::observe::Latest;
 use choose::Work;
 use roofline_kernels::{self as kernels, AttentionJob, Visible};
 use roofline_model::config::ModelConfig;
@@ -28,6 +29,8 @@ pub(crate) struct Evidence {
     scores: Vec<f32>,   // (n_kv_heads, stride)
     moments: Option<Moments>,
     tova_cap: usize, // tokens per lane since the last prompt
+    /// What an observer is to know of the latest token.
+    pub latest: Option<Latest>,
     work: Work,
     order: Vec<u32>, // (slots)
 }
@@ -70,6 +73,9 @@ impl Pass<'_> {
 
     /// Notes what the policy wants to know of the rows whose attention was just computed.
     pub(crate) fn watch_attention(&mut self, layer: usize) -> Result<(), EngineError> {
+        if self.evidence.latest.is_some() && self.is_last_chunk() {
+            self.note_latest(layer);
+        }
         match *self.cache.spec().eviction() {
             CacheSpec::Compress(Compress { scorer: Scorer::Attention { .. }, window, .. }) => {
                 self.keep_window_queries(window);
@@ -86,6 +92,25 @@ impl Pass<'_> {
                 self.add_mass(layer, self.rows - 1..self.rows)
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Notes the queries of the latest row, and which pages it read.
+    fn note_latest(&mut self, layer: usize) {
+        let row = self.model.config.q_dim();
+        let Some(latest) = &mut self.evidence.latest else { return };
+        if layer == 0 {
+            latest.q.clear();
+            latest.pages.clear();
+        }
+        latest.q.extend_from_slice(&self.s.q[(self.rows - 1) * row..self.rows * row]);
+        if self.cache.spec().quest().is_some() {
+            let selects = self.cache.selects(layer).filter(|_| !self.prompt);
+            let readers = self.cache.readers();
+            match selects {
+                Some(_) => latest.pages.extend(self.s.selection.chosen().iter().cloned()),
+                None => latest.pages.resize_with(latest.pages.len() + readers, Vec::new),
+            }
         }
     }
 
