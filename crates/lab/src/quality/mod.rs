@@ -5,6 +5,8 @@
 
 mod convention;
 mod error;
+#[cfg(test)]
+mod golden;
 mod plan;
 mod report;
 mod run;

@@ -60,26 +60,86 @@ pub fn measure(
     cancel: &AtomicBool,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Report, LabError> {
-    let places = plan.places(texts)?;
-    let all: Vec<&Setup> = reference.into_iter().chain(setups).collect();
-    let longest = places.iter().map(|place| place.window.len()).max().unwrap_or(0);
-    plan.check(texts, model.config().context_length, &all)?;
+    let vocab = model.config().vocab_size;
+    let options = |setup: &Setup, context: usize| SessionOptions {
+        cache: setup.cache,
+        kv_format: setup.kv_format,
+        context: Some(context),
+        chunk: plan.chunk,
+    };
+    let open = |setup: &Setup, context: usize| Session::new(model.clone(), options(setup, context));
+    let setups: Vec<&Setup> = reference.into_iter().chain(setups).collect();
+    plan.check(texts, model.config().context_length, &setups)?;
+    run(&Job { texts, plan, setups: &setups, compares: reference.is_some(), vocab }, &open, cancel, watch)
+}
 
+/// What a window is fed to: a session, or what stands for one in a test.
+pub(super) trait Reader {
+    fn extend(&mut self, ids: &[u32]) -> Result<(), EngineError>;
+    fn prefill(&mut self, ids: &[u32]) -> Result<(), EngineError>;
+    fn rows(&mut self, ids: &[u32], sink: &mut RowSink<'_>) -> Result<(), EngineError>;
+    fn decode(&mut self, id: u32) -> Result<&[f32], EngineError>;
+    fn bytes(&self) -> CacheBytes;
+}
+
+/// Takes the logits after each token, as (index, (vocab_size)).
+pub(super) type RowSink<'a> = dyn FnMut(usize, &[f32]) -> ControlFlow<()> + 'a;
+
+impl Reader for Session {
+    fn extend(&mut self, ids: &[u32]) -> Result<(), EngineError> {
+        Session::extend(self, ids)
+    }
+
+    fn prefill(&mut self, ids: &[u32]) -> Result<(), EngineError> {
+        Session::prefill(self, ids)
+    }
+
+    fn rows(&mut self, ids: &[u32], sink: &mut RowSink<'_>) -> Result<(), EngineError> {
+        self.prefill_logits(ids, &mut |index, logits| sink(index, logits))
+    }
+
+    fn decode(&mut self, id: u32) -> Result<&[f32], EngineError> {
+        Session::decode(self, id)
+    }
+
+    fn bytes(&self) -> CacheBytes {
+        self.cache_bytes()
+    }
+}
+
+/// What is to be run, checked.
+pub(super) struct Job<'a> {
+    pub texts: &'a [Text],
+    pub plan: &'a Plan,
+    pub setups: &'a [&'a Setup], // the reference first if there is one
+    pub compares: bool,
+    pub vocab: usize,
+}
+
+/// Opens a setup for windows of so many tokens.
+pub(super) type Open<'a, R> = dyn Fn(&Setup, usize) -> Result<R, EngineError> + 'a;
+
+pub(super) fn run<R: Reader>(
+    job: &Job<'_>,
+    open: &Open<'_, R>,
+    cancel: &AtomicBool,
+    watch: &mut dyn FnMut(Progress),
+) -> Result<Report, LabError> {
+    let Job { texts, plan, setups, compares, .. } = *job;
+    let places = plan.places(texts)?;
     let measured_at = timestamp::rfc3339(SystemTime::now());
     let fed: usize = places.iter().map(|place| place.window.len()).sum();
-    let progress = Progress { done: 0, all: fed * all.len() };
-    let compares = reference.is_some();
-    let mut runner =
-        Runner { model, plan, longest, compares, cancel, watch, progress, base: Base::default() };
-    let mut seats: Vec<Seat> = all.iter().map(|&setup| Seat { setup, trace: Trace::default() }).collect();
+    let longest = places.iter().map(|place| place.window.len()).max().unwrap_or(0);
+    let progress = Progress { done: 0, all: fed * setups.len() };
+    let mut runner = Runner { job, open, longest, cancel, watch, progress, base: Base::default() };
+    let mut seats: Vec<Seat> = setups.iter().map(|&setup| Seat { setup, trace: Trace::default() }).collect();
     for (index, place) in places.iter().enumerate() {
         runner.window(index, place, &texts[place.text], &mut seats)?;
     }
 
     let blocks = report::blocks(&places);
-    let mut rows = seats.iter().map(|seat| {
-        let base = compares.then(|| &seats[0].trace);
-        let base = base.filter(|base| !std::ptr::eq(*base, &seat.trace));
+    let mut rows = seats.iter().enumerate().map(|(index, seat)| {
+        let base = (compares && index > 0).then(|| &seats[0].trace);
         Row::of(seat.setup, &seat.trace, base, &places, texts, &blocks, plan)
     });
     let reference = if compares { rows.next().transpose()? } else { None };
@@ -116,11 +176,10 @@ impl Base {
     }
 }
 
-struct Runner<'a> {
-    model: &'a Arc<Model>,
-    plan: &'a Plan,
+struct Runner<'a, R> {
+    job: &'a Job<'a>,
+    open: &'a Open<'a, R>,
     longest: usize,
-    compares: bool,
     cancel: &'a AtomicBool,
     watch: &'a mut dyn FnMut(Progress),
     progress: Progress,
@@ -156,7 +215,7 @@ impl Pass<'_> {
     }
 }
 
-impl Runner<'_> {
+impl<R: Reader> Runner<'_, R> {
     fn window(
         &mut self,
         index: usize,
@@ -168,14 +227,14 @@ impl Runner<'_> {
         let inputs = window.inputs(text.tokens());
         let targets = &text.tokens()[window.targets()];
         let pass = Pass { index, text: place.text, window, inputs: &inputs, targets };
-        let mut sessions =
-            seats.iter().map(|seat| self.session(seat.setup)).collect::<Result<Vec<_>, _>>()?;
-        match self.plan.mode {
+        let open = |seat: &Seat<'_>| (self.open)(seat.setup, self.longest);
+        let mut sessions = seats.iter().map(open).collect::<Result<Vec<R>, _>>()?;
+        match self.job.plan.mode {
             Mode::Parallel => self.parallel(&pass, seats, &mut sessions)?,
             Mode::Decode => self.decode(&pass, seats, &mut sessions)?,
         }
         for (seat, session) in seats.iter_mut().zip(&sessions) {
-            let (most, bytes) = (&mut seat.trace.kv, session.cache_bytes());
+            let (most, bytes) = (&mut seat.trace.kv, session.bytes());
             most.live = most.live.max(bytes.live);
             most.committed = most.committed.max(bytes.committed);
             most.peak = most.peak.max(bytes.peak);
@@ -183,26 +242,16 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn session(&self, setup: &Setup) -> Result<Session, LabError> {
-        let options = SessionOptions {
-            cache: setup.cache,
-            kv_format: setup.kv_format,
-            context: Some(self.longest),
-            chunk: self.plan.chunk,
-        };
-        Ok(Session::new(self.model.clone(), options)?)
-    }
-
     /// Rows that are not scored first, without logits; the others in pieces, each by every setup.
     fn parallel(
         &mut self,
         pass: &Pass<'_>,
         seats: &mut [Seat<'_>],
-        sessions: &mut [Session],
+        sessions: &mut [R],
     ) -> Result<(), LabError> {
         let first = pass.window.first_row;
         for (seat, session) in seats.iter_mut().zip(sessions.iter_mut()) {
-            for chunk in pass.inputs[..first].chunks(self.plan.chunk) {
+            for chunk in pass.inputs[..first].chunks(self.job.plan.chunk) {
                 let started = Instant::now();
                 session.extend(chunk).map_err(|error| pass.engine(seat.setup, error))?;
                 self.book(&mut seat.trace.many, chunk.len(), started.elapsed())?;
@@ -221,8 +270,7 @@ impl Runner<'_> {
 
     /// Rows fed and scored at once.
     fn piece(&self) -> usize {
-        let vocab = self.model.config().vocab_size;
-        (PIECE_BYTES / (4 * vocab)).clamp(1, self.plan.chunk)
+        (PIECE_BYTES / (4 * self.job.vocab)).clamp(1, self.job.plan.chunk)
     }
 
     fn rows(
@@ -231,12 +279,12 @@ impl Runner<'_> {
         rows: Range<usize>,
         index: usize,
         seat: &mut Seat<'_>,
-        session: &mut Session,
+        session: &mut R,
     ) -> Result<(), LabError> {
         let mut scoring = Duration::ZERO;
         let mut failed = None;
         let started = Instant::now();
-        let done = session.prefill_logits(&pass.inputs[rows.clone()], &mut |row, logits| {
+        let done = session.rows(&pass.inputs[rows.clone()], &mut |row, logits| {
             let began = Instant::now();
             let scored = self.score(pass, rows.start + row, row, logits, index, seat);
             scoring += began.elapsed();
@@ -261,9 +309,9 @@ impl Runner<'_> {
         &mut self,
         pass: &Pass<'_>,
         seats: &mut [Seat<'_>],
-        sessions: &mut [Session],
+        sessions: &mut [R],
     ) -> Result<(), LabError> {
-        let prompt = self.plan.prompt;
+        let prompt = self.job.plan.prompt;
         for (seat, session) in seats.iter_mut().zip(sessions.iter_mut()) {
             let started = Instant::now();
             session.prefill(&pass.inputs[..prompt]).map_err(|error| pass.engine(seat.setup, error))?;
@@ -297,7 +345,7 @@ impl Runner<'_> {
     ) -> Result<(), LabError> {
         let scored = Scored::new(logits).ok_or_else(|| pass.not_finite(seat.setup, row))?;
         seat.trace.nll.push(scored.nll(pass.target(row)));
-        match (self.compares, index) {
+        match (self.job.compares, index) {
             (false, _) => {}
             (true, 0) => self.base.push(&scored),
             (true, _) => {
