@@ -127,7 +127,7 @@ fn against_pairs_token_by_token() {
         "--kv-type",
         "bf16",
     ]);
-    assert!(shown.contains("reference") && shown.contains("Δ nats (95 %)"), "{shown}");
+    assert!(shown.contains("reference") && shown.contains("Δ nats ± 95 %"), "{shown}");
 }
 
 #[test]
