@@ -11,18 +11,21 @@ use crate::scratch::Scratch;
 use roofline_kernels::{self as kernels, AttentionJob, MatmulJob, Norm, NormKind, Visible};
 use roofline_model::config::{QkNorm, Residual};
 use roofline_model::operator::{Cost, Operator};
+use std::ops::ControlFlow;
 
 /// Runs `ids` through the layers behind what `cache` has seen, and adds them to it. Leaves the hidden states in
-/// `scratch.x`.
+/// `scratch.x`. Asks `go_on` between layers: a step over a long chunk can take seconds.
 ///
 /// # Errors
-/// The cache's, when it has no room; the cache is unchanged then.
+/// The cache's, when it has no room: it is unchanged then. [`EngineError::Cancelled`] when `go_on` breaks: the cache
+/// then holds rows past what it has seen, for the caller to trim.
 pub(crate) fn forward(
     model: &Model,
     ids: &[u32],
     cache: &mut KvCache,
     scratch: &mut Scratch,
     meter: &mut Meter,
+    go_on: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<(), EngineError> {
     cache.reserve(ids.len())?;
     let mut pass = Pass { model, rows: ids.len(), start: cache.seen(), cache, s: scratch, meter };
@@ -30,6 +33,9 @@ pub(crate) fn forward(
     pass.embed(ids)?;
     pass.angles()?;
     for (index, layer) in model.layers.iter().enumerate() {
+        if index > 0 && go_on().is_break() {
+            return Err(EngineError::Cancelled);
+        }
         pass.block(index, layer)?;
     }
     cache.advance(ids.len());

@@ -141,8 +141,8 @@ impl Session {
         self.prefill_with(ids, &mut |_| ControlFlow::Continue(()))
     }
 
-    /// [`Session::prefill`] that calls `progress` with the tokens done after every step; `Break` ends it there with
-    /// [`EngineError::Cancelled`], and what was done stays.
+    /// [`Session::prefill`] that calls `progress` with the tokens done after every layer and every step; `Break` ends
+    /// it there with [`EngineError::Cancelled`]. Steps that were done stay, one under way was never seen.
     pub fn prefill_with(
         &mut self,
         ids: &[u32],
@@ -151,7 +151,7 @@ impl Session {
         self.check(ids)?;
         let mut done = 0;
         for chunk in ids.chunks(self.options.chunk) {
-            self.step(chunk)?;
+            self.step_with(chunk, &mut || progress(done))?;
             done += chunk.len();
             if done == ids.len() {
                 self.last_logits(chunk.len())?;
@@ -265,8 +265,17 @@ impl Session {
 
     /// One pass through the layers.
     fn step(&mut self, ids: &[u32]) -> Result<(), EngineError> {
+        self.step_with(ids, &mut || ControlFlow::Continue(()))
+    }
+
+    /// The same, asking `go_on` between layers.
+    fn step_with(
+        &mut self,
+        ids: &[u32],
+        go_on: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
         self.has_logits = false;
-        let result = forward(&self.model, ids, &mut self.cache, &mut self.scratch, &mut self.meter);
+        let result = forward(&self.model, ids, &mut self.cache, &mut self.scratch, &mut self.meter, go_on);
         match result {
             Ok(()) => self.tokens.extend_from_slice(ids),
             Err(_) => self.cache.trim(),
