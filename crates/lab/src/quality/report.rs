@@ -98,6 +98,8 @@ pub struct KvBytes {
     pub committed: u64,
     /// Most ever held.
     pub peak: u64,
+    /// Positions, scores and page bounds, beside the pages.
+    pub metadata: u64,
 }
 
 /// A setup beside the reference, token by token.
@@ -228,7 +230,7 @@ impl Row {
         blocks: &[usize],
         plan: &Plan,
     ) -> Result<Row, LabError> {
-        let CacheBytes { live, committed, peak } = trace.kv;
+        let CacheBytes { live, committed, peak, metadata } = trace.kv;
         Ok(Row {
             cache: setup.cache.to_string(),
             kv_type: setup.kv_format.name().to_string(),
@@ -236,7 +238,7 @@ impl Row {
             buckets: buckets(&trace.nll, places, plan.buckets),
             at_once: speed(trace.many),
             one_by_one: speed(trace.single),
-            kv: KvBytes { live, committed, peak },
+            kv: KvBytes { live, committed, peak, metadata },
             against: base.map(|base| against(trace, base, blocks)).transpose()?,
         })
     }
