@@ -177,7 +177,7 @@ impl Ppl {
         let mut setups = Vec::new();
         for cache in &caches {
             for &kv_format in &kv_formats {
-                let setup = Setup { cache: *cache, kv_format };
+                let setup = Setup { cache: cache.clone(), kv_format };
                 // The reference has the first line of a sweep to itself.
                 if !(sweeps && reference.as_ref() == Some(&setup)) {
                     setups.push(setup);
