@@ -38,16 +38,15 @@ pub struct Figures<'a> {
 
 /// Seven significant digits: more than a clock of 20 to 30 ns has to say, in half the characters.
 pub fn rounded(value: f64) -> f64 {
-    if value == 0.0 || !value.is_finite() {
-        return value;
-    }
-    let scale = 10f64.powi(6 - value.abs().log10().floor() as i32);
-    if scale.is_finite() && scale > 0.0 { (value * scale).round() / scale } else { value }
+    format!("{value:.6e}").parse().unwrap_or(value)
 }
 
 impl Figures<'_> {
-    /// Name → figure; what a run of one token cannot have is absent.
-    pub fn metrics(&self) -> Result<Ordered<Metric>, LabError> {
+    /// Name → figure; what a run of one token cannot have is absent, and so is all but the times where `brief`.
+    ///
+    /// # Errors
+    /// Times that are no numbers.
+    pub fn metrics(&self, brief: bool) -> Result<Ordered<Metric>, LabError> {
         let mut all = Ordered::default();
         let mut set = |name: &str, value: f64, unit: &str| {
             if value.is_finite() {
@@ -61,6 +60,9 @@ impl Figures<'_> {
             set("ttft", *first, "s");
         }
         set("prefill", prefill_s, "s");
+        if brief {
+            return Ok(all);
+        }
         set("prefill_rate", self.cell.count("prompt") as f64 / prefill_s, "tok/s");
         set("prefill_flops", self.prefill.total().flops as f64 / prefill_s, "FLOP/s");
         if let Some(gaps) = self.gaps() {
@@ -169,6 +171,10 @@ mod tests {
         ] {
             assert_eq!(rounded(value).to_string(), text);
         }
-        assert!(rounded(f64::NAN).is_nan() && rounded(f64::MIN_POSITIVE) > 0.0);
+        assert!(
+            rounded(f64::NAN).is_nan()
+                && rounded(f64::MIN_POSITIVE) > 0.0
+                && rounded(111_031_199_999.7) == 111_031_200_000.0
+        );
     }
 }

@@ -29,7 +29,7 @@ mod trial;
 mod writer;
 
 pub use error::ExperimentError;
-pub use findings::findings;
+pub use findings::{findings, noise_floor};
 pub use hash::{Hash, hash_of, hash_of_ids};
 pub use ordered::Ordered;
 pub use plan::Cell;
