@@ -173,7 +173,7 @@ fn divergence_and_agreement_are_those_of_numpy() {
     let texts = [Text::of_tokens((0..rows as u32).map(|i| i % 17).collect())];
     let (full, policy) = (
         Setup::full(KvFormat::F32),
-        Setup { cache: CacheSpec::Static { capacity: 99 }, kv_format: KvFormat::F32 },
+        Setup { cache: CacheSpec::fixed(99), kv_format: KvFormat::F32 },
     );
     for mode in [Mode::Parallel, Mode::Decode] {
         let mut plan = Plan::of(Convention::RollingDoc, rows, Some(0));
