@@ -99,6 +99,16 @@ pub enum KernelError {
         /// Channels asked for.
         head_dim: usize,
     },
+    /// Keys and values must fill the blocks of their format.
+    #[error(
+        "head_dim {head_dim} does not fill the blocks of 32 channels of the KV format {format}; i8 takes any"
+    )]
+    PartialKvBlock {
+        /// Format of the keys or the values.
+        format: crate::kv_page::KvFormat,
+        /// Channels of a head.
+        head_dim: usize,
+    },
     /// Query heads must share KV heads evenly.
     #[error("{n_heads} query heads do not divide into {n_kv_heads} KV heads")]
     HeadGroups {

@@ -2,9 +2,9 @@
 
 use super::AttentionShape;
 use super::softmax::{Merge, NO_MAX, Seen, Soften, State};
-use super::tile::{MAX_PANEL, Operand, Outputs, PANEL, STRIP, Scores, Widen};
-use crate::kv_page::{KvFormat, KvLayer, LaneView, PageLayout};
-use crate::vectors::{Kernel, Map, Simd, map};
+use super::tile::{Half, MAX_PANEL, Operand, Outputs, PANEL, STRIP, Scores, Widen};
+use crate::kv_page::{BLOCK as SCALE_BLOCK, KvFormat, KvLayer, LaneView, PageLayout};
+use crate::vectors::{Kernel, Map, Simd, Zip, map, zip};
 
 /// Slots after which a query's state is closed and merged into the whole, in order. The boundaries depend on nothing
 /// but the slot, so a context may be split there among threads without changing a bit. A multiple of every page.
@@ -21,6 +21,7 @@ pub(super) struct Workspace {
     scores: Vec<f32>,        // (queries, STRIP)
     k_wide: Vec<f32>,        // (head_dim, STRIP)
     v_wide: Vec<f32>,        // (STRIP, channels)
+    factors: Vec<f32>,       // (scales of a row, STRIP) of keys, (STRIP, scales of a row) of values
     to: Vec<usize>,          // (queries): slots that each sees
     seen: Vec<Seen>,         // (queries)
     rescale: Vec<[f32; 16]>, // (panels)
@@ -54,6 +55,7 @@ impl Workspace {
             scores: vec![0.0; queries * STRIP],
             k_wide: vec![0.0; d * STRIP],
             v_wide: vec![0.0; STRIP * channels],
+            factors: vec![0.0; STRIP * d.div_ceil(SCALE_BLOCK)],
             to: vec![0; queries],
             seen: vec![Seen { from: 0, to: 0 }; queries],
             rescale: vec![[0.0; 16]; queries.div_ceil(PANEL)],
@@ -68,7 +70,7 @@ impl Workspace {
     pub fn bytes(shape: &AttentionShape) -> usize {
         let (queries, d) = (block_queries(shape.group()), shape.head_dim);
         let channels = padded(d);
-        let floats = queries * (d + STRIP + 2 * channels) + STRIP * (d + channels);
+        let floats = queries * (d + STRIP + 2 * channels) + STRIP * (d + channels + d.div_ceil(SCALE_BLOCK));
         let states = queries * (2 * size_of::<State>() + size_of::<usize>() + size_of::<Seen>());
         4 * floats + states + queries.div_ceil(PANEL) * size_of::<[f32; 16]>()
     }
@@ -262,6 +264,17 @@ impl Map for PowerOfTwo {
     }
 }
 
+/// a · b.
+#[derive(Clone, Copy)]
+struct Times;
+
+impl Zip for Times {
+    #[inline(always)]
+    fn apply<S: Simd>(self, simd: S, a: S::F, b: S::F) -> S::F {
+        simd.mul(a, b)
+    }
+}
+
 /// Where a strip lies: the slots `at..at + width` of a page.
 #[derive(Clone, Copy)]
 struct Strip<'a> {
@@ -288,6 +301,31 @@ fn strip_at<'a>(block: &Block<'a>, first: usize) -> Strip<'a> {
     Strip { page, at, width, next }
 }
 
+/// Loads the scales of one half of a strip, as f32.
+#[inline(always)]
+fn load_factors<S: Simd>(simd: S, block: &Block<'_>, factors: &mut [f32], half: Half, strip: Strip<'_>) {
+    let (layout, Strip { page, at, width, .. }) = (block.layout, strip);
+    let (scales, offset, rows, columns, stride) = match half {
+        Half::Keys => {
+            let scales = layout.key_format().scales(layout.head_dim());
+            (scales, layout.key_scale_offset() + 2 * at, scales, width, layout.slots())
+        }
+        Half::Values => {
+            let scales = layout.value_format().scales(layout.head_dim());
+            (scales, layout.value_scale_offset() + 2 * at * scales, 1, width * scales, 0)
+        }
+    };
+    if scales > 0 {
+        let data = page[offset..].as_ptr();
+        let from = Operand { data, format: KvFormat::F16, stride, factors: std::ptr::null(), ahead: 0 };
+        let padded = if half == Half::Keys { STRIP } else { columns };
+        assert!(factors.len() >= rows * padded);
+        // SAFETY: the page holds `scales` scales for each of the `width` slots from `at` on, and `factors` that many
+        // rows of `padded` numbers; a width is a multiple of 16.
+        unsafe { Widen { half, from, rows, columns, to: factors.as_mut_ptr(), padded }.run(simd) };
+    }
+}
+
 /// Scores of every panel that sees something of a strip, before the softmax.
 #[inline(always)]
 fn score_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace, strip: Strip<'_>) {
@@ -298,12 +336,17 @@ fn score_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace, strip:
     // While keys are scored, the values of the strip are fetched; while values are summed, the next keys.
     let values = layout.value_offset() + at * d * layout.value_format().width();
     let ahead = values as isize - (at * format.width()) as isize;
-    let keys = Operand { data, format, stride: layout.slots(), ahead };
+    load_factors(simd, block, &mut work.factors, Half::Keys, strip);
+    let factors = work.factors.as_ptr();
+    let slot_factors = (format == KvFormat::I8).then_some(factors);
+    let keys = Operand { data, format, stride: layout.slots(), factors, ahead };
     let keys = if block.queries > panel && keys.format != KvFormat::F32 {
         let wide = work.k_wide.as_mut_ptr();
         // SAFETY: the page holds d rows of `slots` keys, `width` of them from `at` on; `k_wide` d rows of STRIP.
-        unsafe { Widen { from: keys, rows: d, columns: width, to: wide, padded: STRIP }.run(simd) };
-        Operand { data: wide.cast(), format: KvFormat::F32, stride: STRIP, ahead: 0 }
+        unsafe {
+            Widen { half: Half::Keys, from: keys, rows: d, columns: width, to: wide, padded: STRIP }.run(simd)
+        };
+        Operand { data: wide.cast(), format: KvFormat::F32, stride: STRIP, factors, ahead: 0 }
     } else {
         keys
     };
@@ -315,8 +358,10 @@ fn score_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace, strip:
         }
         let q = work.q[first * d..][..queries * d].as_ptr();
         let scores = &mut work.scores[first * STRIP..][..queries * STRIP];
-        let tile = Scores { queries, head_dim: d, width, q, keys, out: scores.as_mut_ptr() };
-        // SAFETY: `q` holds d rows of the panel, `keys` d rows of `width` slots, `scores` a row of STRIP per query.
+        let out = scores.as_mut_ptr();
+        let tile = Scores { queries, head_dim: d, width, q, keys, slot_factors, out };
+        // SAFETY: `q` holds d rows of the panel, `keys` d rows of `width` slots, `scores` a row of STRIP per query; the
+        // factors of the keys were loaded.
         unsafe { tile.run(simd) };
     }
 }
@@ -347,14 +392,26 @@ fn accumulate_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace, s
     let offset = layout.value_offset() + at * d * value_width;
     let ahead = next - (offset - at * layout.key_format().width()) as isize;
     let values = page[offset..].as_ptr();
-    let values = Operand { data: values, format: layout.value_format(), stride: d, ahead };
+    load_factors(simd, block, &mut work.factors, Half::Values, strip);
+    if layout.value_format() == KvFormat::I8 {
+        let factors = &work.factors[..strip.width];
+        for (scores, seen) in work.scores.chunks_exact_mut(STRIP).zip(&work.seen[..block.queries]) {
+            if !seen.is_empty() {
+                zip(simd, Times, &mut scores[..strip.width], factors);
+            }
+        }
+    }
+    let factors = work.factors.as_ptr();
+    let values = Operand { data: values, format: layout.value_format(), stride: d, factors, ahead };
     let values = if channels != d || (block.queries > panel && values.format != KvFormat::F32) {
         let wide = work.v_wide.as_mut_ptr();
         let rows = work.seen[..block.queries].iter().map(|seen| seen.to).max().unwrap_or(0);
         // SAFETY: the page holds `width` rows of d values from slot `at` on, `rows` is no more, and `v_wide` has
         // STRIP rows of `channels`.
-        unsafe { Widen { from: values, rows, columns: d, to: wide, padded: channels }.run(simd) };
-        Operand { data: wide.cast(), format: KvFormat::F32, stride: channels, ahead: 0 }
+        unsafe {
+            Widen { half: Half::Values, from: values, rows, columns: d, to: wide, padded: channels }.run(simd)
+        };
+        Operand { data: wide.cast(), format: KvFormat::F32, stride: channels, factors, ahead: 0 }
     } else {
         values
     };

@@ -124,5 +124,8 @@ impl Simd for Neon {
         fn load_f16(self, p: *const u16) -> float32x4_t = widen_f16(vld1_u16(p));
         fn load_bf16(self, p: *const u16) -> float32x4_t =
             vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(p)));
+        fn load_i8(self, p: *const i8) -> float32x4_t = vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(
+            vcreate_s8(u64::from(p.cast::<u32>().read_unaligned()))
+        ))));
     }
 }

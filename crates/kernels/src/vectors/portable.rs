@@ -123,5 +123,10 @@ impl Simd for Portable {
         each(|i| bf16::from_bits(unsafe { p.add(i).read_unaligned() }).to_f32())
     }
     #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> [f32; N] {
+        // SAFETY: the caller owes N readable elements.
+        each(|i| f32::from(unsafe { p.add(i).read() }))
+    }
+    #[inline(always)]
     fn prefetch(self, _: *const u8) {}
 }

@@ -4,54 +4,17 @@
 //! a score is a sum over channels and slots then fill the lanes of a vector without any sum across lanes; values
 //! slot-major, because the result is a sum over slots and channels fill the lanes.
 
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use half::{bf16, f16};
+mod format;
+mod row;
 
 use crate::error::KernelError;
 
-/// How the numbers of a page are stored. Arithmetic is f32 in any case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs)] // the variants are their names
-pub enum KvFormat {
-    F32,
-    F16,
-    Bf16,
-}
+pub(crate) use format::BLOCK;
+pub use format::KvFormat;
+use row::Place;
 
-impl KvFormat {
-    /// Every format.
-    pub const ALL: [KvFormat; 3] = [KvFormat::F32, KvFormat::F16, KvFormat::Bf16];
-
-    /// Lower-case name, as `bf16`.
-    pub fn name(self) -> &'static str {
-        match self {
-            KvFormat::F32 => "f32",
-            KvFormat::F16 => "f16",
-            KvFormat::Bf16 => "bf16",
-        }
-    }
-
-    /// The format of that name, in either case.
-    pub fn from_name(name: &str) -> Option<KvFormat> {
-        KvFormat::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name))
-    }
-
-    /// Bytes of one number.
-    pub fn width(self) -> usize {
-        match self {
-            KvFormat::F32 => 4,
-            KvFormat::F16 | KvFormat::Bf16 => 2,
-        }
-    }
-}
-
-impl std::fmt::Display for KvFormat {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// What the bytes of a page mean: keys `(head_dim, slots)`, then values `(slots, head_dim)`, nothing between.
+/// What the bytes of a page mean: keys `(head_dim, slots)` and their scales `(scales, slots)`, then values
+/// `(slots, head_dim)` and their scales `(slots, scales)`, nothing between. Formats without scales have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PageLayout {
     key: KvFormat,
@@ -70,7 +33,8 @@ impl PageLayout {
     ///
     /// # Errors
     /// [`KernelError::PageSlots`] unless `slots` is a power of two from 16 to 256, [`KernelError::HeadDim`] unless
-    /// `head_dim` is from 1 to [`MAX_HEAD_DIM`](PageLayout::MAX_HEAD_DIM).
+    /// `head_dim` is from 1 to [`MAX_HEAD_DIM`](PageLayout::MAX_HEAD_DIM), [`KernelError::PartialKvBlock`] unless it
+    /// fills the blocks of the format.
     pub fn new(format: KvFormat, slots: usize, head_dim: usize) -> Result<PageLayout, KernelError> {
         PageLayout::with_formats(format, format, slots, head_dim)
     }
@@ -91,6 +55,8 @@ impl PageLayout {
         if !(1..=PageLayout::MAX_HEAD_DIM).contains(&head_dim) {
             return Err(KernelError::HeadDim { head_dim });
         }
+        key.check(head_dim)?;
+        value.check(head_dim)?;
         Ok(PageLayout { key, value, slots, head_dim })
     }
 
@@ -116,7 +82,7 @@ impl PageLayout {
 
     /// Bytes of one slot: a key and a value.
     pub fn slot_bytes(&self) -> usize {
-        (self.key.width() + self.value.width()) * self.head_dim
+        self.key.row_bytes(self.head_dim) + self.value.row_bytes(self.head_dim)
     }
 
     /// Bytes of a page. There is no padding: `slots * slot_bytes`.
@@ -126,7 +92,30 @@ impl PageLayout {
 
     /// Where the values begin.
     pub(crate) fn value_offset(&self) -> usize {
-        self.key.width() * self.slots * self.head_dim
+        self.slots * self.key.row_bytes(self.head_dim)
+    }
+
+    /// Where the scales of the keys begin, `(scales, slots)`.
+    pub(crate) fn key_scale_offset(&self) -> usize {
+        self.slots * self.key.width() * self.head_dim
+    }
+
+    /// Where the scales of the values begin, `(slots, scales)`.
+    pub(crate) fn value_scale_offset(&self) -> usize {
+        self.value_offset() + self.slots * self.value.width() * self.head_dim
+    }
+
+    /// Where the key of a slot lies.
+    fn key_place(&self, slot: usize) -> Place {
+        let scale = self.key_scale_offset() + 2 * slot;
+        Place { first: slot, step: self.slots, scale, scale_step: 2 * self.slots }
+    }
+
+    /// Where the value of a slot lies, from the first byte of the values on.
+    fn value_place(&self, slot: usize) -> Place {
+        let scale = self.value_scale_offset() - self.value_offset();
+        let scale = scale + 2 * slot * self.value.scales(self.head_dim);
+        Place { first: slot * self.head_dim, step: 1, scale, scale_step: 2 }
     }
 
     /// The two halves of a page.
@@ -135,7 +124,7 @@ impl PageLayout {
         page.split_at_mut(self.value_offset())
     }
 
-    /// Writes one slot of a page, rounding to nearest even.
+    /// Writes one slot of a page, rounded as the format says.
     ///
     /// # Panics
     /// When `page`, `slot`, `k` or `v` does not fit the layout.
@@ -145,7 +134,7 @@ impl PageLayout {
         self.write_slots(page, slot, 1, Rows { data: k, stride }, Rows { data: v, stride });
     }
 
-    /// Writes `count` slots of a page from `first` on, rounding to nearest even. Row `i` of a [`Rows`] goes to slot
+    /// Writes `count` slots of a page from `first` on. Row `i` of a [`Rows`] goes to slot
     /// `first + i`; the stride lets one head be taken out of `(rows, n_kv_heads, head_dim)`.
     ///
     /// # Panics
@@ -155,8 +144,8 @@ impl PageLayout {
         let (keys, values) = self.halves(page);
         for i in 0..count {
             let slot = first + i;
-            put_strided(self.key, keys, slot, self.slots, k.row(i, self.head_dim));
-            put_strided(self.value, values, slot * self.head_dim, 1, v.row(i, self.head_dim));
+            row::put(self.key, keys, self.key_place(slot), k.row(i, self.head_dim));
+            row::put(self.value, values, self.value_place(slot), v.row(i, self.head_dim));
         }
     }
 
@@ -166,9 +155,7 @@ impl PageLayout {
     /// When `page`, `slot` or `out` does not fit the layout.
     pub fn read_key(&self, page: &[u8], slot: usize, out: &mut [f32] /* (head_dim) */) {
         assert!(page.len() == self.page_bytes() && slot < self.slots && out.len() == self.head_dim);
-        for (channel, x) in out.iter_mut().enumerate() {
-            *x = get(self.key, page, channel * self.slots + slot);
-        }
+        row::get(self.key, page, self.key_place(slot), out);
     }
 
     /// The value of one slot.
@@ -177,10 +164,7 @@ impl PageLayout {
     /// As [`read_key`](PageLayout::read_key).
     pub fn read_value(&self, page: &[u8], slot: usize, out: &mut [f32] /* (head_dim) */) {
         assert!(page.len() == self.page_bytes() && slot < self.slots && out.len() == self.head_dim);
-        let values = &page[self.value_offset()..];
-        for (channel, x) in out.iter_mut().enumerate() {
-            *x = get(self.value, values, slot * self.head_dim + channel);
-        }
+        row::get(self.value, &page[self.value_offset()..], self.value_place(slot), out);
     }
 
     /// Copies a slot into a slot of another page, byte for byte.
@@ -191,14 +175,14 @@ impl PageLayout {
         assert!(src.len() == self.page_bytes() && src_slot < self.slots && dst_slot < self.slots);
         let (src_keys, src_values) = src.split_at(self.value_offset());
         let (dst_keys, dst_values) = self.halves(dst);
-        let width = self.key.width();
-        for channel in 0..self.head_dim {
-            let from = (channel * self.slots + src_slot) * width;
-            let to = (channel * self.slots + dst_slot) * width;
-            dst_keys[to..to + width].copy_from_slice(&src_keys[from..from + width]);
+        let (from, to) = (self.key_place(src_slot), self.key_place(dst_slot));
+        for (from, to, n) in from.copies(to, self.key, self.head_dim) {
+            dst_keys[to..to + n].copy_from_slice(&src_keys[from..from + n]);
         }
-        let row = self.value.width() * self.head_dim;
-        dst_values[dst_slot * row..][..row].copy_from_slice(&src_values[src_slot * row..][..row]);
+        let (from, to) = (self.value_place(src_slot), self.value_place(dst_slot));
+        for (from, to, n) in from.copies(to, self.value, self.head_dim) {
+            dst_values[to..to + n].copy_from_slice(&src_values[from..from + n]);
+        }
     }
 
     /// Copies a slot onto another slot of the same page, byte for byte.
@@ -208,13 +192,14 @@ impl PageLayout {
     pub fn copy_slot_within(&self, page: &mut [u8], src_slot: usize, dst_slot: usize) {
         assert!(src_slot < self.slots && dst_slot < self.slots);
         let (keys, values) = self.halves(page);
-        let width = self.key.width();
-        for channel in 0..self.head_dim {
-            let from = (channel * self.slots + src_slot) * width;
-            keys.copy_within(from..from + width, (channel * self.slots + dst_slot) * width);
+        let (from, to) = (self.key_place(src_slot), self.key_place(dst_slot));
+        for (from, to, n) in from.copies(to, self.key, self.head_dim) {
+            keys.copy_within(from..from + n, to);
         }
-        let row = self.value.width() * self.head_dim;
-        values.copy_within(src_slot * row..(src_slot + 1) * row, dst_slot * row);
+        let (from, to) = (self.value_place(src_slot), self.value_place(dst_slot));
+        for (from, to, n) in from.copies(to, self.value, self.head_dim) {
+            values.copy_within(from..from + n, to);
+        }
     }
 }
 
@@ -230,47 +215,6 @@ pub struct Rows<'a> {
 impl<'a> Rows<'a> {
     fn row(&self, index: usize, len: usize) -> &'a [f32] {
         &self.data[index * self.stride..][..len]
-    }
-}
-
-/// Numbers that are rounded together: a batch uses the conversion instructions where there are any.
-const BATCH: usize = 64;
-
-/// Writes `x[i]`, rounded to nearest even, as number `first + i * step` of `bytes`.
-fn put_strided(format: KvFormat, bytes: &mut [u8], first: usize, step: usize, x: &[f32]) {
-    let width = format.width();
-    let mut bits = [0u16; BATCH];
-    for (i, x) in x.chunks(BATCH).enumerate() {
-        let places = &mut bytes[(first + i * BATCH * step) * width..];
-        let bits = &mut bits[..x.len()];
-        match format {
-            KvFormat::F32 => scatter(places, step, x.iter().map(|x| x.to_le_bytes())),
-            KvFormat::F16 => {
-                bits.reinterpret_cast_mut::<f16>().convert_from_f32_slice(x);
-                scatter(places, step, bits.iter().map(|bits| bits.to_le_bytes()));
-            }
-            KvFormat::Bf16 => {
-                bits.reinterpret_cast_mut::<bf16>().convert_from_f32_slice(x);
-                scatter(places, step, bits.iter().map(|bits| bits.to_le_bytes()));
-            }
-        }
-    }
-}
-
-/// Writes numbers `step` of them apart.
-fn scatter<const WIDTH: usize>(places: &mut [u8], step: usize, numbers: impl Iterator<Item = [u8; WIDTH]>) {
-    for (place, number) in places.chunks_mut(step * WIDTH).zip(numbers) {
-        place[..WIDTH].copy_from_slice(&number);
-    }
-}
-
-/// Number `index` of `bytes`.
-fn get(format: KvFormat, bytes: &[u8], index: usize) -> f32 {
-    let b = &bytes[index * format.width()..];
-    match format {
-        KvFormat::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-        KvFormat::F16 => f16::from_le_bytes([b[0], b[1]]).to_f32(),
-        KvFormat::Bf16 => bf16::from_le_bytes([b[0], b[1]]).to_f32(),
     }
 }
 
