@@ -3,6 +3,7 @@
 use crate::cache::{CacheBytes, CacheSpec, KvCache};
 use crate::error::EngineError;
 use crate::forward::{forward, output_head};
+use crate::kv_formats::KvFormats;
 use crate::meter::Meter;
 use crate::model::Model;
 use crate::scratch::Scratch;
@@ -15,8 +16,8 @@ use std::sync::Arc;
 pub struct SessionOptions {
     /// What the KV cache keeps.
     pub cache: CacheSpec,
-    /// How it stores numbers.
-    pub kv_format: KvFormat,
+    /// How it stores keys and values.
+    pub kv_format: KvFormats,
     /// Most tokens it takes; the model's context when absent.
     pub context: Option<usize>,
     /// Prompt rows per step, at least 1.
@@ -26,7 +27,8 @@ pub struct SessionOptions {
 impl Default for SessionOptions {
     /// All tokens, in f16, up to the model's context, 512 rows a step.
     fn default() -> Self {
-        SessionOptions { cache: CacheSpec::Full, kv_format: KvFormat::F16, context: None, chunk: 512 }
+        let kv_format = KvFormat::F16.into();
+        SessionOptions { cache: CacheSpec::Full, kv_format, context: None, chunk: 512 }
     }
 }
 
@@ -53,7 +55,8 @@ impl Session {
     /// An empty session.
     ///
     /// # Errors
-    /// A context of 0 or beyond the model's, a chunk of 0, or no memory.
+    /// A context of 0 or beyond the model's, a chunk of 0, a storage format whose blocks a head does not fill, or no
+    /// memory.
     pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Session, EngineError> {
         let config = model.config();
         let limit = config.context_length;
@@ -65,7 +68,8 @@ impl Session {
             let why = "a step needs at least one row";
             return Err(EngineError::Option { option: "chunk", value: "0".into(), why });
         }
-        let layout = PageLayout::new(options.kv_format, PAGE_SLOTS, config.head_dim)?;
+        let KvFormats { key, value } = options.kv_format;
+        let layout = PageLayout::with_formats(key, value, PAGE_SLOTS, config.head_dim)?;
         let cache = KvCache::new(options.cache, layout, config.n_layers, config.n_kv_heads)?;
         let rows = options.chunk.min(context);
         let scratch = Scratch::new(&model, rows, LOGIT_ROWS.min(rows), context)?;

@@ -71,7 +71,8 @@ fn a_decoded_token_allocates_nothing() {
             let model = load(&golden.dir, threads);
             wait_for_workers(&model);
             for cache in [CacheSpec::Static { capacity: 100 }, CacheSpec::Full] {
-                let options = SessionOptions { cache, kv_format: KvFormat::F16, ..SessionOptions::default() };
+                let options =
+                    SessionOptions { cache, kv_format: KvFormat::F16.into(), ..SessionOptions::default() };
                 let mut session = Session::new(model.clone(), options).unwrap();
                 session.prefill(&golden.prompt).unwrap();
                 session.decode(1).unwrap();

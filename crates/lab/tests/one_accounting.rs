@@ -2,7 +2,7 @@
 //! integers, for every golden family and every kind of step.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
-use roofline_engine::{Cpu, KvFormat, Model, ModelFiles, Session, SessionOptions};
+use roofline_engine::{Cpu, KvFormats, Model, ModelFiles, Session, SessionOptions};
 use roofline_lab::convert::{QuantizeOptions, quantize};
 use roofline_limits::{Accounting, FileFormats, Recipe, Step};
 use roofline_model::Operator;
@@ -64,11 +64,17 @@ fn check(path: &Path) {
         files.checkpoint().tensors().map(|view| (view.name, view.format, view.shape)),
     )
     .unwrap();
-    for (kv_format, predicted_kv) in [
-        (KvFormat::F32, roofline_limits::KvFormat::F32),
-        (KvFormat::F16, roofline_limits::KvFormat::F16),
-        (KvFormat::Bf16, roofline_limits::KvFormat::Bf16),
-    ] {
+    let head_dim = model.config().head_dim;
+    for text in ["f32", "f16", "bf16", "i8", "q8_0", "k=i8,v=f16", "k=bf16,v=q8_0"] {
+        let (kv_format, predicted_kv): (KvFormats, roofline_limits::KvFormats) =
+            (text.parse().unwrap(), text.parse().unwrap());
+        if text.contains("q8_0") && !head_dim.is_multiple_of(32) {
+            // Both sides refuse it.
+            let options = SessionOptions { kv_format, ..SessionOptions::default() };
+            assert!(Session::new(model.clone(), options).is_err());
+            assert!(formats.with(|formats| Accounting::new(model.config(), formats, predicted_kv)).is_err());
+            continue;
+        }
         let accounting =
             formats.with(|formats| Accounting::new(model.config(), formats, predicted_kv)).unwrap();
         for plan in PLANS {

@@ -4,7 +4,7 @@
 
 use crate::dims::Dims;
 use crate::error::{LimitsError, product, sum};
-use crate::kv_format::KvFormat;
+use crate::kv_format::KvFormats;
 use crate::mix::Recipe;
 use roofline_model::ModelConfig;
 use roofline_model::operator::{Cost, Operator};
@@ -139,7 +139,7 @@ pub struct Accounting {
 pub fn step_cost(
     config: &ModelConfig,
     formats: WeightFormats<'_>,
-    kv: KvFormat,
+    kv: impl Into<KvFormats>,
     step: &Step,
 ) -> Result<StepCost, LimitsError> {
     Accounting::new(config, formats, kv)?.step(step)
@@ -151,7 +151,7 @@ impl Accounting {
     pub fn new(
         config: &ModelConfig,
         formats: WeightFormats<'_>,
-        kv: KvFormat,
+        kv: impl Into<KvFormats>,
     ) -> Result<Accounting, LimitsError> {
         let dims = Dims::new(config)?;
         let pricing = Pricing { dims: &dims, rules: Rules::new(formats, &dims, config) };
@@ -173,7 +173,7 @@ impl Accounting {
         let embedding_row_bytes = pricing.row_bytes(Role::TokenEmbedding)?;
         let head = if dims.tied { Role::TokenEmbedding } else { Role::OutputHead };
         pricing.matrix(head, &mut weights[Operator::OutputHead as usize])?;
-        let slot_bytes = kv.slot_bytes(dims.head_dim)?;
+        let slot_bytes = kv.into().slot_bytes(dims.head_dim)?;
         let embedding_bytes = product("embedding table", &[dims.vocab, embedding_row_bytes])?;
         let mut resident = vec![if dims.tied { 0 } else { embedding_bytes }];
         resident.extend(weights.iter().flat_map(|w| [w.stored_bytes, w.vector_bytes]));

@@ -2,6 +2,7 @@
 
 use crate::error::LimitsError;
 use crate::nearest::nearest;
+use roofline_model::kv_text::key_and_value;
 use serde::{Deserialize, Serialize};
 
 /// A storage format of the KV cache.
@@ -71,19 +72,19 @@ impl KvFormat {
         }
     }
 
-    /// Bytes of the K and V of one token in one KV head, scales included.
-    pub fn slot_bytes(self, head_dim: u64) -> Result<u64, LimitsError> {
+    /// Bytes of the K or of the V of one token in one KV head, scales included.
+    pub fn row_bytes(self, head_dim: u64) -> Result<u64, LimitsError> {
         let blocks = |len: u64, bytes: u64| {
             if head_dim.is_multiple_of(len) {
                 Ok(head_dim / len * bytes)
             } else {
                 Err(LimitsError::Config(format!(
-                    "head_dim {head_dim} does not fill the blocks of {len} of kv format {}",
+                    "head_dim {head_dim} does not fill the blocks of {len} of kv format {}; i8 takes any",
                     self.name()
                 )))
             }
         };
-        let vector = match self {
+        let row = match self {
             KvFormat::F32 => head_dim.checked_mul(4),
             KvFormat::F16 | KvFormat::Bf16 => head_dim.checked_mul(2),
             KvFormat::I8 => head_dim.checked_add(2),
@@ -91,7 +92,12 @@ impl KvFormat {
             KvFormat::Kivi4 => Some(blocks(32, 20)?),
             KvFormat::Kivi2 => Some(blocks(32, 12)?),
         };
-        vector.and_then(|v| v.checked_mul(2)).ok_or(LimitsError::Overflow { what: "bytes of one KV slot" })
+        row.ok_or(LimitsError::Overflow { what: "bytes of one KV slot" })
+    }
+
+    /// Bytes of the K and V of one token in one KV head, both in this format.
+    pub fn slot_bytes(self, head_dim: u64) -> Result<u64, LimitsError> {
+        KvFormats::from(self).slot_bytes(head_dim)
     }
 }
 
@@ -101,9 +107,76 @@ impl std::fmt::Display for KvFormat {
     }
 }
 
+/// Storage formats of keys and values: as text `i8` where both are one, `k=i8,v=f16` where they are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KvFormats {
+    /// Format of the keys.
+    pub key: KvFormat,
+    /// Format of the values.
+    pub value: KvFormat,
+}
+
+impl KvFormats {
+    /// Bits per element without scales, keys and values together.
+    pub fn nominal_bits(self) -> f64 {
+        (self.key.nominal_bits() + self.value.nominal_bits()) / 2.0
+    }
+
+    /// Bytes of the K and V of one token in one KV head, scales included.
+    pub fn slot_bytes(self, head_dim: u64) -> Result<u64, LimitsError> {
+        let (key, value) = (self.key.row_bytes(head_dim)?, self.value.row_bytes(head_dim)?);
+        key.checked_add(value).ok_or(LimitsError::Overflow { what: "bytes of one KV slot" })
+    }
+}
+
+impl From<KvFormat> for KvFormats {
+    fn from(format: KvFormat) -> KvFormats {
+        KvFormats { key: format, value: format }
+    }
+}
+
+impl std::str::FromStr for KvFormats {
+    type Err = LimitsError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (key, value) = key_and_value(text).ok_or_else(|| LimitsError::Precision {
+            text: text.to_owned(),
+            reason: "the cache is one format for both, as i8, or k=i8,v=f16",
+            nearest: KvFormat::ALL.map(|f| f.name().to_owned()).to_vec(),
+        })?;
+        Ok(KvFormats { key: KvFormat::from_name(key)?, value: KvFormat::from_name(value)? })
+    }
+}
+
+impl std::fmt::Display for KvFormats {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.key == self.value {
+            return f.pad(self.key.name());
+        }
+        f.pad(&format!("k={},v={}", self.key, self.value))
+    }
+}
+
+impl Serialize for KvFormats {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_and_values_may_differ() {
+        let pair: KvFormats = "v=f16,k=i8".parse().unwrap();
+        assert_eq!((pair.key, pair.value), (KvFormat::I8, KvFormat::F16));
+        assert_eq!((pair.to_string().as_str(), pair.nominal_bits()), ("k=i8,v=f16", 12.0));
+        assert_eq!(pair.slot_bytes(80).unwrap(), 82 + 160);
+        assert_eq!("q8_0".parse::<KvFormats>().unwrap(), KvFormat::Q8_0.into());
+        assert!("k=i8".parse::<KvFormats>().is_err() && "k=i8,v=f17".parse::<KvFormats>().is_err());
+        assert!(pair.slot_bytes(u64::MAX / 2).is_err());
+    }
 
     #[test]
     fn stored_bits_are_those_of_the_published_formats() {
