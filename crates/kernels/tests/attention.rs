@@ -49,7 +49,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
     fn every_level_and_format_agrees_with_f64(
@@ -57,14 +57,18 @@ proptest! {
         head_dim in prop_oneof![1usize..40, Just(32), Just(64), Just(80), Just(96), Just(128)],
         slots in 1usize..700, rows in 1usize..40, page in prop_oneof![Just(16usize), Just(32), Just(64), Just(128), Just(256)],
         key in select(KvFormat::ALL.to_vec()), value in select(KvFormat::ALL.to_vec()), threads in 1usize..4,
-        seed in any::<u64>(),
+        hot in 0usize..200, seed in any::<u64>(),
     ) {
         let rows = rows.min(slots);
-        let blocks = key == KvFormat::Q8_0 || value == KvFormat::Q8_0;
+        let blocks = [key, value].iter().any(|format| *format == KvFormat::Q8_0 || format.seals());
         let head_dim = if blocks { head_dim.next_multiple_of(32) } else { head_dim };
+        let page = if blocks { page.max(32) } else { page };
         let (shape, mut noise) = (shape(n_kv_heads, group, head_dim), Noise(seed));
         let layout = PageLayout::with_formats(key, value, page, head_dim).unwrap();
-        let layer = Layer::random(layout, n_kv_heads, slots, 2.0, &mut noise);
+        let mut layer = Layer::random(layout, n_kv_heads, slots, 2.0, &mut noise);
+        if layout.seals() {
+            layer.seal_before(slots.saturating_sub(hot));
+        }
         let q = noise.fill(rows * shape.row(), 2.0);
         for table in tables() {
             let out = run(&table, threads, &shape, &layer, &q, Visible::Causal);
@@ -89,10 +93,15 @@ fn a_row_has_the_same_bits_alone_and_among_others_on_any_number_of_threads() {
         (1, 2, 64, KvFormat::I8),
         (1, 1, 96, KvFormat::Q8_0),
         (1, 10, 64, KvFormat::Q8_0),
+        (1, 3, 64, KvFormat::Kivi4),
+        (2, 1, 32, KvFormat::KvQuant3),
     ] {
         let shape = shape(n_kv_heads, group, head_dim);
         let layout = PageLayout::new(format, 64, head_dim).unwrap();
-        let layer = Layer::random(layout, n_kv_heads, 1201, 3.0, &mut noise);
+        let mut layer = Layer::random(layout, n_kv_heads, 1201, 3.0, &mut noise);
+        if layout.seals() {
+            layer.seal_before(1201 - 128);
+        }
         let rows = 150;
         let q = noise.fill(rows * shape.row(), 3.0);
         // Rows about the edges of pages and of runs, and far from each other.
@@ -200,10 +209,19 @@ fn lanes_of_unequal_length_and_several_sequences_in_one_call() {
 
 #[test]
 fn weights_are_those_of_f64_and_sum_to_one() {
+    for format in KvFormat::ALL {
+        weights_are_exact(format);
+    }
+}
+
+fn weights_are_exact(format: KvFormat) {
     let mut noise = Noise(13);
-    let shape = shape(2, 4, 48);
-    let layout = PageLayout::new(KvFormat::F16, 32, 48).unwrap();
-    let layer = Layer::random(layout, 2, 333, 3.0, &mut noise);
+    let shape = shape(2, 4, 64);
+    let layout = PageLayout::new(format, 32, 64).unwrap();
+    let mut layer = Layer::random(layout, 2, 333, 3.0, &mut noise);
+    if layout.seals() {
+        layer.seal_before(200);
+    }
     let q = noise.fill(shape.row(), 3.0);
     for visible in [1, 32, 331, 333] {
         let (want, _) = exact(&shape, &layer, &q, visible);

@@ -9,7 +9,7 @@ mod spec;
 pub use spec::{CacheSpec, CacheSpecError};
 
 use pool::Pool;
-use roofline_kernels::{KvLayer, LaneView, PageLayout, Rows};
+use roofline_kernels::{KvLayer, LaneView, PageLayout, PageRef, Rows};
 
 /// What a cache can refuse.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -281,7 +281,7 @@ impl KvLayer for LayerLanes<'_> {
         LaneView { table: &lane.table, len: lane.len }
     }
 
-    fn page(&self, id: u32) -> &[u8] {
-        self.cache.pool.page(id)
+    fn page(&self, id: u32) -> PageRef<'_> {
+        PageRef::Hot(self.cache.pool.page(id))
     }
 }

@@ -1,9 +1,10 @@
 //! A block of queries of one KV head over a run of its slots.
 
 use super::AttentionShape;
+use super::sealed::{WidenSealed, pairs_len};
 use super::softmax::{Merge, NO_MAX, Seen, Soften, State};
-use super::tile::{Half, MAX_PANEL, Operand, Outputs, PANEL, STRIP, Scores, Widen};
-use crate::kv_page::{BLOCK as SCALE_BLOCK, KvFormat, KvLayer, LaneView, PageLayout};
+use super::tile::{Along, MAX_PANEL, Operand, Outputs, PANEL, STRIP, Scores, Widen};
+use crate::kv_page::{KvFormat, KvLayer, LaneView, PageLayout, PageRef, SealedHalf};
 use crate::vectors::{Kernel, Map, Simd, Zip, map, zip};
 
 /// Slots after which a query's state is closed and merged into the whole, in order. The boundaries depend on nothing
@@ -21,7 +22,7 @@ pub(super) struct Workspace {
     scores: Vec<f32>,        // (queries, STRIP)
     k_wide: Vec<f32>,        // (head_dim, STRIP)
     v_wide: Vec<f32>,        // (STRIP, channels)
-    factors: Vec<f32>,       // (scales of a row, STRIP) of keys, (STRIP, scales of a row) of values
+    factors: Vec<f32>,       // what a strip's numbers are scaled with, in the order of its half
     to: Vec<usize>,          // (queries): slots that each sees
     seen: Vec<Seen>,         // (queries)
     rescale: Vec<[f32; 16]>, // (panels)
@@ -34,6 +35,11 @@ pub(super) struct Workspace {
 /// Channels of an output row in the workspace: whole vectors of any level.
 pub(super) fn padded(head_dim: usize) -> usize {
     head_dim.next_multiple_of(16)
+}
+
+/// Numbers that scale a strip: at most a pair for every 32 of its numbers, row by row in whole vectors.
+fn factors_len(head_dim: usize) -> usize {
+    pairs_len(head_dim, STRIP).max(pairs_len(STRIP, head_dim))
 }
 
 /// Most queries of a block for a group of so many query heads.
@@ -55,7 +61,7 @@ impl Workspace {
             scores: vec![0.0; queries * STRIP],
             k_wide: vec![0.0; d * STRIP],
             v_wide: vec![0.0; STRIP * channels],
-            factors: vec![0.0; STRIP * d.div_ceil(SCALE_BLOCK)],
+            factors: vec![0.0; factors_len(d)],
             to: vec![0; queries],
             seen: vec![Seen { from: 0, to: 0 }; queries],
             rescale: vec![[0.0; 16]; queries.div_ceil(PANEL)],
@@ -70,7 +76,7 @@ impl Workspace {
     pub fn bytes(shape: &AttentionShape) -> usize {
         let (queries, d) = (block_queries(shape.group()), shape.head_dim);
         let channels = padded(d);
-        let floats = queries * (d + STRIP + 2 * channels) + STRIP * (d + channels + d.div_ceil(SCALE_BLOCK));
+        let floats = queries * (d + STRIP + 2 * channels) + STRIP * (d + channels) + factors_len(d);
         let states = queries * (2 * size_of::<State>() + size_of::<usize>() + size_of::<Seen>());
         4 * floats + states + queries.div_ceil(PANEL) * size_of::<[f32; 16]>()
     }
@@ -278,11 +284,13 @@ impl Zip for Times {
 /// Where a strip lies: the slots `at..at + width` of a page.
 #[derive(Clone, Copy)]
 struct Strip<'a> {
-    page: &'a [u8],
+    keys: &'a [u8],   // of the page
+    values: &'a [u8], // of the page
+    sealed: bool,
     at: usize,
     width: usize,
-    /// Bytes from the keys of this strip to those of the next one, 0 when there is none.
-    next: isize,
+    /// The page whose keys are read next.
+    next: *const u8,
 }
 
 /// The strip that begins at slot `first` of the lane.
@@ -290,66 +298,112 @@ struct Strip<'a> {
 fn strip_at<'a>(block: &Block<'a>, first: usize) -> Strip<'a> {
     let layout = block.layout;
     let page = block.kv.page(block.lane.table[first / layout.slots()]);
-    assert_eq!(page.len(), layout.page_bytes(), "a page of another layout");
+    let (keys, values) = layout.split(page);
     let (at, width) = (first % layout.slots(), layout.slots().min(STRIP));
     let next = if at + width < layout.slots() {
-        (width * layout.key_format().width()) as isize
+        keys[(at + width) * layout.key_format().width()..].as_ptr()
     } else {
-        let next = block.lane.table.get(first / layout.slots() + 1).map_or(page, |id| block.kv.page(*id));
-        (next.as_ptr() as isize).wrapping_sub(page[at * layout.key_format().width()..].as_ptr() as isize)
+        let next = block.lane.table.get(first / layout.slots() + 1);
+        next.map_or(keys, |id| block.kv.page(*id).bytes()).as_ptr()
     };
-    Strip { page, at, width, next }
+    Strip { keys, values, sealed: matches!(page, PageRef::Sealed(_)), at, width, next }
 }
 
-/// Loads the scales of one half of a strip, as f32.
+impl Strip<'_> {
+    /// The keys, if they are coded.
+    #[inline(always)]
+    fn sealed_keys(&self, layout: PageLayout) -> Option<SealedHalf> {
+        if self.sealed { layout.sealed_keys() } else { None }
+    }
+
+    /// The values, if they are coded.
+    #[inline(always)]
+    fn sealed_values(&self, layout: PageLayout) -> Option<SealedHalf> {
+        if self.sealed { layout.sealed_values() } else { None }
+    }
+}
+
+/// Bytes from one place to another, to fetch ahead.
 #[inline(always)]
-fn load_factors<S: Simd>(simd: S, block: &Block<'_>, factors: &mut [f32], half: Half, strip: Strip<'_>) {
-    let (layout, Strip { page, at, width, .. }) = (block.layout, strip);
-    let (scales, offset, rows, columns, stride) = match half {
-        Half::Keys => {
+fn distance(from: *const u8, to: *const u8) -> isize {
+    (to as isize).wrapping_sub(from as isize)
+}
+
+/// Loads the scales of one half of a strip of a page as it was written, as f32: `(scales, STRIP)` of keys,
+/// `(slots, scales)` of values.
+#[inline(always)]
+fn load_factors<S: Simd>(simd: S, layout: PageLayout, factors: &mut [f32], along: Along, strip: Strip<'_>) {
+    let Strip { at, width, .. } = strip;
+    let (from, rows, columns, stride, padded) = match along {
+        Along::Channels => {
             let scales = layout.key_format().scales(layout.head_dim());
-            (scales, layout.key_scale_offset() + 2 * at, scales, width, layout.slots())
+            (&strip.keys[layout.key_scale_offset() + 2 * at..], scales, width, layout.slots(), STRIP)
         }
-        Half::Values => {
+        Along::Slots => {
             let scales = layout.value_format().scales(layout.head_dim());
-            (scales, layout.value_scale_offset() + 2 * at * scales, 1, width * scales, 0)
+            let offset = layout.value_scale_offset() - layout.value_offset();
+            (&strip.values[offset + 2 * at * scales..], 1, width * scales, 0, width * scales)
         }
     };
-    if scales > 0 {
-        let data = page[offset..].as_ptr();
+    if rows * columns > 0 {
+        assert!(factors.len() >= rows * padded && from.len() >= 2 * ((rows - 1) * stride + columns));
+        let data = from.as_ptr();
         let from = Operand { data, format: KvFormat::F16, stride, factors: std::ptr::null(), ahead: 0 };
-        let padded = if half == Half::Keys { STRIP } else { columns };
-        assert!(factors.len() >= rows * padded);
-        // SAFETY: the page holds `scales` scales for each of the `width` slots from `at` on, and `factors` that many
-        // rows of `padded` numbers; a width is a multiple of 16.
-        unsafe { Widen { half, from, rows, columns, to: factors.as_mut_ptr(), padded }.run(simd) };
+        // SAFETY: `rows` rows of `columns` halves lie at `data`, and `factors` has `rows` rows of `padded` numbers; a
+        // width is a multiple of 16.
+        unsafe { Widen { along, from, rows, columns, to: factors.as_mut_ptr(), padded }.run(simd) };
     }
+}
+
+/// The keys of a strip as the tiles read them, and what each slot's scores are multiplied with. Widened to f32 when they
+/// are coded, and when there are so many queries that it pays.
+#[inline(always)]
+fn load_keys<S: Simd>(
+    simd: S,
+    block: &Block<'_>,
+    work: &mut Workspace,
+    strip: Strip<'_>,
+) -> (Operand, Option<*const f32>) {
+    let (layout, Strip { at, width, .. }) = (block.layout, strip);
+    let d = layout.head_dim();
+    let wide_keys = |wide: *mut f32| Operand {
+        data: wide.cast_const().cast(),
+        format: KvFormat::F32,
+        stride: STRIP,
+        factors: std::ptr::null(),
+        ahead: 0,
+    };
+    if let Some(half) = strip.sealed_keys(layout) {
+        let (to, pairs) = (&mut work.k_wide[..], &mut work.factors[..]);
+        let (rows, columns) = (0..d, at..at + width);
+        let bytes = strip.keys;
+        simd.enter(WidenSealed { half, bytes, rows, columns, to, padded: STRIP, pairs });
+        return (wide_keys(work.k_wide.as_mut_ptr()), None);
+    }
+    let format = layout.key_format().hot();
+    let data = strip.keys[at * format.width()..].as_ptr();
+    // While keys are scored, the values of the strip are fetched; while values are summed, the next keys.
+    let values = strip.values.as_ptr().wrapping_add(at * d * layout.value_format().width());
+    load_factors(simd, layout, &mut work.factors, Along::Channels, strip);
+    let factors = work.factors.as_ptr();
+    let slot_factors = (format == KvFormat::I8).then_some(factors);
+    let keys = Operand { data, format, stride: layout.slots(), factors, ahead: distance(data, values) };
+    if block.queries <= block.panel() || format == KvFormat::F32 {
+        return (keys, slot_factors);
+    }
+    let to = work.k_wide.as_mut_ptr();
+    // SAFETY: the page holds d rows of `slots` keys, `width` of them from `at` on; `k_wide` d rows of STRIP.
+    unsafe {
+        Widen { along: Along::Channels, from: keys, rows: d, columns: width, to, padded: STRIP }.run(simd)
+    };
+    (wide_keys(to), slot_factors)
 }
 
 /// Scores of every panel that sees something of a strip, before the softmax.
 #[inline(always)]
 fn score_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace, strip: Strip<'_>) {
-    let Strip { page, at, width, .. } = strip;
-    let layout = block.layout;
-    let (d, format, panel) = (layout.head_dim(), layout.key_format(), block.panel());
-    let data = page[at * format.width()..].as_ptr();
-    // While keys are scored, the values of the strip are fetched; while values are summed, the next keys.
-    let values = layout.value_offset() + at * d * layout.value_format().width();
-    let ahead = values as isize - (at * format.width()) as isize;
-    load_factors(simd, block, &mut work.factors, Half::Keys, strip);
-    let factors = work.factors.as_ptr();
-    let slot_factors = (format == KvFormat::I8).then_some(factors);
-    let keys = Operand { data, format, stride: layout.slots(), factors, ahead };
-    let keys = if block.queries > panel && keys.format != KvFormat::F32 {
-        let wide = work.k_wide.as_mut_ptr();
-        // SAFETY: the page holds d rows of `slots` keys, `width` of them from `at` on; `k_wide` d rows of STRIP.
-        unsafe {
-            Widen { half: Half::Keys, from: keys, rows: d, columns: width, to: wide, padded: STRIP }.run(simd)
-        };
-        Operand { data: wide.cast(), format: KvFormat::F32, stride: STRIP, factors, ahead: 0 }
-    } else {
-        keys
-    };
+    let (d, panel, width) = (block.layout.head_dim(), block.panel(), strip.width);
+    let (keys, slot_factors) = load_keys(simd, block, work, strip);
     for first in (0..block.queries).step_by(panel) {
         let queries = panel.min(block.queries - first);
         let seen = &work.seen[first..first + queries];
@@ -382,39 +436,62 @@ fn soften_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace, width
     }
 }
 
-/// Outputs of every panel over a strip.
+/// The values of a strip as the tiles read them, padded to whole vectors; the probabilities take up what each slot's
+/// values are multiplied with.
 #[inline(always)]
-fn accumulate_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace, strip: Strip<'_>) {
-    let Strip { page, at, next, .. } = strip;
-    let layout = block.layout;
-    let (d, channels, panel) = (layout.head_dim(), padded(layout.head_dim()), block.panel());
-    let value_width = layout.value_format().width();
-    let offset = layout.value_offset() + at * d * value_width;
-    let ahead = next - (offset - at * layout.key_format().width()) as isize;
-    let values = page[offset..].as_ptr();
-    load_factors(simd, block, &mut work.factors, Half::Values, strip);
-    if layout.value_format() == KvFormat::I8 {
-        let factors = &work.factors[..strip.width];
+fn load_values<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace, strip: Strip<'_>) -> Operand {
+    let (layout, Strip { at, width, .. }) = (block.layout, strip);
+    let (d, channels) = (layout.head_dim(), padded(layout.head_dim()));
+    let rows = work.seen[..block.queries].iter().map(|seen| seen.to).max().unwrap_or(0);
+    let wide_values = |wide: *mut f32| Operand {
+        data: wide.cast_const().cast(),
+        format: KvFormat::F32,
+        stride: channels,
+        factors: std::ptr::null(),
+        ahead: 0,
+    };
+    if let Some(half) = strip.sealed_values(layout) {
+        let (to, pairs) = (&mut work.v_wide[..], &mut work.factors[..]);
+        let bytes = strip.values;
+        simd.enter(WidenSealed {
+            half,
+            bytes,
+            rows: at..at + rows,
+            columns: 0..d,
+            to,
+            padded: channels,
+            pairs,
+        });
+        return wide_values(work.v_wide.as_mut_ptr());
+    }
+    let format = layout.value_format().hot();
+    let data = strip.values[at * d * format.width()..].as_ptr();
+    load_factors(simd, layout, &mut work.factors, Along::Slots, strip);
+    if format == KvFormat::I8 {
+        let factors = &work.factors[..width];
         for (scores, seen) in work.scores.chunks_exact_mut(STRIP).zip(&work.seen[..block.queries]) {
             if !seen.is_empty() {
-                zip(simd, Times, &mut scores[..strip.width], factors);
+                zip(simd, Times, &mut scores[..width], factors);
             }
         }
     }
-    let factors = work.factors.as_ptr();
-    let values = Operand { data: values, format: layout.value_format(), stride: d, factors, ahead };
-    let values = if channels != d || (block.queries > panel && values.format != KvFormat::F32) {
-        let wide = work.v_wide.as_mut_ptr();
-        let rows = work.seen[..block.queries].iter().map(|seen| seen.to).max().unwrap_or(0);
-        // SAFETY: the page holds `width` rows of d values from slot `at` on, `rows` is no more, and `v_wide` has
-        // STRIP rows of `channels`.
-        unsafe {
-            Widen { half: Half::Values, from: values, rows, columns: d, to: wide, padded: channels }.run(simd)
-        };
-        Operand { data: wide.cast(), format: KvFormat::F32, stride: channels, factors, ahead: 0 }
-    } else {
-        values
-    };
+    let ahead = distance(data, strip.next);
+    let values = Operand { data, format, stride: d, factors: work.factors.as_ptr(), ahead };
+    if channels == d && (block.queries <= block.panel() || format == KvFormat::F32) {
+        return values;
+    }
+    let to = work.v_wide.as_mut_ptr();
+    // SAFETY: the page holds `width` rows of d values from slot `at` on, `rows` is no more, and `v_wide` has STRIP rows
+    // of `channels`.
+    unsafe { Widen { along: Along::Slots, from: values, rows, columns: d, to, padded: channels }.run(simd) };
+    wide_values(to)
+}
+
+/// Outputs of every panel over a strip.
+#[inline(always)]
+fn accumulate_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace, strip: Strip<'_>) {
+    let (channels, panel) = (padded(block.layout.head_dim()), block.panel());
+    let values = load_values(simd, block, work, strip);
     for first in (0..block.queries).step_by(panel) {
         let queries = panel.min(block.queries - first);
         let rows = first..first + queries;

@@ -6,6 +6,7 @@
 
 mod block;
 mod scratch;
+mod sealed;
 mod softmax;
 mod tile;
 mod weights;

@@ -168,6 +168,7 @@ impl Scores {
             KvFormat::Bf16 => by_queries!(simd: S, ScoreTile, Bf16, self),
             KvFormat::I8 => by_queries!(simd: S, ScoreTile, I8, self),
             KvFormat::Q8_0 => by_queries!(simd: S, ScoreTile, Q8_0, self),
+            _ => unreachable!("a sealed page is widened first"),
         }
     }
 }
@@ -184,6 +185,7 @@ impl Outputs {
             KvFormat::Bf16 => by_queries!(simd: S, OutputTile, Bf16, self),
             KvFormat::I8 => by_queries!(simd: S, OutputTile, I8, self),
             KvFormat::Q8_0 => by_queries!(simd: S, OutputTile, Q8_0, self),
+            _ => unreachable!("a sealed page is widened first"),
         }
     }
 }
@@ -378,17 +380,17 @@ unsafe fn load_row<S: Simd, E: Source, const N: usize>(simd: S, p: *const u8) ->
     row
 }
 
-/// Which half of a page: in one the rows are channels, in the other slots.
+/// What the rows are: channels (of keys) or slots (of values).
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Half {
-    Keys,
-    Values,
+pub(super) enum Along {
+    Channels,
+    Slots,
 }
 
 /// Widens rows of stored numbers to f32 rows that are padded with zeros to whole vectors. The numbers of [`I8`] keep
 /// their slot's factor for later.
 pub(super) struct Widen {
-    pub half: Half,
+    pub along: Along,
     pub from: Operand, // (rows, columns)
     pub rows: usize,
     pub columns: usize,
@@ -408,6 +410,7 @@ impl Widen {
             KvFormat::Bf16 => simd.enter(WidenRows::<Bf16> { job: self, source: PhantomData }),
             KvFormat::I8 => simd.enter(WidenRows::<I8> { job: self, source: PhantomData }),
             KvFormat::Q8_0 => simd.enter(WidenRows::<Q8_0> { job: self, source: PhantomData }),
+            _ => unreachable!("a sealed page is widened by its codec"),
         }
     }
 }
@@ -423,7 +426,7 @@ impl<E: Source> Kernel for WidenRows<E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Widen { half, from, rows, columns, to, padded } = self.job;
+        let Widen { along, from, rows, columns, to, padded } = self.job;
         let whole = columns - columns % S::LANES;
         for row in 0..rows {
             // SAFETY: the maker of `self` vouched for `rows` rows of `columns` numbers, each `padded` in `to`, and for
@@ -435,9 +438,9 @@ impl<E: Source> Kernel for WidenRows<E> {
                 for c in (0..whole).step_by(S::LANES) {
                     let mut x = E::load(simd, source.add(c * E::WIDTH));
                     if E::BLOCKS {
-                        let factor = match half {
-                            Half::Keys => simd.load(from.factors.add(row / BLOCK * STRIP + c)),
-                            Half::Values => {
+                        let factor = match along {
+                            Along::Channels => simd.load(from.factors.add(row / BLOCK * STRIP + c)),
+                            Along::Slots => {
                                 simd.splat(*from.factors.add(row * (columns / BLOCK) + c / BLOCK))
                             }
                         };

@@ -4,14 +4,19 @@
 //! a score is a sum over channels and slots then fill the lanes of a vector without any sum across lanes; values
 //! slot-major, because the result is a sum over slots and channels fill the lanes.
 
+mod codec;
 mod format;
+mod outliers;
 mod row;
+mod sealed;
 
 use crate::error::KernelError;
 
+pub(crate) use codec::{Codec, unpack};
 pub(crate) use format::BLOCK;
 pub use format::KvFormat;
 use row::Place;
+pub(crate) use sealed::SealedHalf;
 
 /// What the bytes of a page mean: keys `(head_dim, slots)` and their scales `(scales, slots)`, then values
 /// `(slots, head_dim)` and their scales `(slots, scales)`, nothing between. Formats without scales have none.
@@ -34,7 +39,7 @@ impl PageLayout {
     /// # Errors
     /// [`KernelError::PageSlots`] unless `slots` is a power of two from 16 to 256, [`KernelError::HeadDim`] unless
     /// `head_dim` is from 1 to [`MAX_HEAD_DIM`](PageLayout::MAX_HEAD_DIM), [`KernelError::PartialKvBlock`] unless it
-    /// fills the blocks of the format.
+    /// fills the blocks of the format, [`KernelError::SealedPage`] when the format cannot seal such a page.
     pub fn new(format: KvFormat, slots: usize, head_dim: usize) -> Result<PageLayout, KernelError> {
         PageLayout::with_formats(format, format, slots, head_dim)
     }
@@ -55,8 +60,8 @@ impl PageLayout {
         if !(1..=PageLayout::MAX_HEAD_DIM).contains(&head_dim) {
             return Err(KernelError::HeadDim { head_dim });
         }
-        key.check(head_dim)?;
-        value.check(head_dim)?;
+        key.check(slots, head_dim)?;
+        value.check(slots, head_dim)?;
         Ok(PageLayout { key, value, slots, head_dim })
     }
 
@@ -80,14 +85,72 @@ impl PageLayout {
         self.head_dim
     }
 
-    /// Bytes of one slot: a key and a value.
+    /// Bytes of one slot as it is written: a key and a value.
     pub fn slot_bytes(&self) -> usize {
         self.key.row_bytes(self.head_dim) + self.value.row_bytes(self.head_dim)
     }
 
-    /// Bytes of a page. There is no padding: `slots * slot_bytes`.
+    /// Bytes of a page that is written to. There is no padding: `slots * slot_bytes`.
     pub fn page_bytes(&self) -> usize {
         self.slots * self.slot_bytes()
+    }
+
+    /// Whether full pages are to be sealed: they take fewer bytes and are never written again.
+    pub fn seals(&self) -> bool {
+        self.key.seals() || self.value.seals()
+    }
+
+    /// Bytes of a sealed page; those of any other where the formats do not seal.
+    pub fn sealed_page_bytes(&self) -> usize {
+        self.sealed_value_offset()
+            + self.sealed_values().map_or(self.page_bytes() - self.value_offset(), |half| half.bytes())
+    }
+
+    /// The keys of a sealed page, `None` when they stay as they were written.
+    pub(crate) fn sealed_keys(&self) -> Option<SealedHalf> {
+        let (rows, columns) = (self.head_dim, self.slots);
+        Codec::of(self.key).map(|codec| SealedHalf { codec, rows, columns })
+    }
+
+    /// The values of a sealed page, `None` when they stay as they were written.
+    pub(crate) fn sealed_values(&self) -> Option<SealedHalf> {
+        let (rows, columns) = (self.slots, self.head_dim);
+        Codec::of(self.value).map(|codec| SealedHalf { codec, rows, columns })
+    }
+
+    /// Where the values of a sealed page begin.
+    pub(crate) fn sealed_value_offset(&self) -> usize {
+        self.sealed_keys().map_or(self.value_offset(), |half| half.bytes())
+    }
+
+    /// The bytes of the keys and of the values of a page.
+    pub(crate) fn split<'a>(&self, page: PageRef<'a>) -> (&'a [u8], &'a [u8]) {
+        let (bytes, all, keys) = match page {
+            PageRef::Hot(bytes) => (bytes, self.page_bytes(), self.value_offset()),
+            PageRef::Sealed(bytes) => (bytes, self.sealed_page_bytes(), self.sealed_value_offset()),
+        };
+        assert_eq!(bytes.len(), all, "a page of another layout");
+        bytes.split_at(keys)
+    }
+
+    /// Codes a page into `sealed`. No slot of the result can be written, copied or moved; the page as a whole can be
+    /// dropped, or kept. Allocates some room while it works.
+    ///
+    /// # Panics
+    /// When `hot` is not [`page_bytes`](PageLayout::page_bytes) long or `sealed` not
+    /// [`sealed_page_bytes`](PageLayout::sealed_page_bytes).
+    pub fn seal(&self, hot: &[u8], sealed: &mut [u8]) {
+        assert_eq!(sealed.len(), self.sealed_page_bytes(), "a sealed page of another layout");
+        let (keys, values) = self.split(PageRef::Hot(hot));
+        let (sealed_keys, sealed_values) = sealed.split_at_mut(self.sealed_value_offset());
+        for (half, hot, sealed) in
+            [(self.sealed_keys(), keys, sealed_keys), (self.sealed_values(), values, sealed_values)]
+        {
+            match half {
+                Some(half) => half.seal(hot, sealed),
+                None => sealed.copy_from_slice(hot),
+            }
+        }
     }
 
     /// Where the values begin.
@@ -153,18 +216,42 @@ impl PageLayout {
     ///
     /// # Panics
     /// When `page`, `slot` or `out` does not fit the layout.
-    pub fn read_key(&self, page: &[u8], slot: usize, out: &mut [f32] /* (head_dim) */) {
-        assert!(page.len() == self.page_bytes() && slot < self.slots && out.len() == self.head_dim);
-        row::get(self.key, page, self.key_place(slot), out);
+    pub fn read_key<'a>(
+        &self,
+        page: impl Into<PageRef<'a>>,
+        slot: usize,
+        out: &mut [f32], // (head_dim)
+    ) {
+        let page = page.into();
+        assert!(slot < self.slots && out.len() == self.head_dim);
+        let (keys, _) = self.split(page);
+        match (page, self.sealed_keys()) {
+            (PageRef::Sealed(_), Some(half)) => {
+                (0..).zip(out).for_each(|(channel, x)| *x = half.get(keys, channel, slot));
+            }
+            _ => row::get(self.key, keys, self.key_place(slot), out),
+        }
     }
 
     /// The value of one slot.
     ///
     /// # Panics
     /// As [`read_key`](PageLayout::read_key).
-    pub fn read_value(&self, page: &[u8], slot: usize, out: &mut [f32] /* (head_dim) */) {
-        assert!(page.len() == self.page_bytes() && slot < self.slots && out.len() == self.head_dim);
-        row::get(self.value, &page[self.value_offset()..], self.value_place(slot), out);
+    pub fn read_value<'a>(
+        &self,
+        page: impl Into<PageRef<'a>>,
+        slot: usize,
+        out: &mut [f32], // (head_dim)
+    ) {
+        let page = page.into();
+        assert!(slot < self.slots && out.len() == self.head_dim);
+        let (_, values) = self.split(page);
+        match (page, self.sealed_values()) {
+            (PageRef::Sealed(_), Some(half)) => {
+                (0..).zip(out).for_each(|(channel, x)| *x = half.get(values, slot, channel));
+            }
+            _ => row::get(self.value, values, self.value_place(slot), out),
+        }
     }
 
     /// Copies a slot into a slot of another page, byte for byte.
@@ -203,6 +290,36 @@ impl PageLayout {
     }
 }
 
+/// A page as it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageRef<'a> {
+    /// As slots are written: `page_bytes` of the layout.
+    Hot(&'a [u8]),
+    /// After [`PageLayout::seal`]: `sealed_page_bytes` of the layout.
+    Sealed(&'a [u8]),
+}
+
+impl<'a> PageRef<'a> {
+    /// The bytes, whatever they mean.
+    pub fn bytes(self) -> &'a [u8] {
+        match self {
+            PageRef::Hot(bytes) | PageRef::Sealed(bytes) => bytes,
+        }
+    }
+}
+
+impl<'a> From<&'a [u8]> for PageRef<'a> {
+    fn from(bytes: &'a [u8]) -> PageRef<'a> {
+        PageRef::Hot(bytes)
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for PageRef<'a> {
+    fn from(bytes: &'a Vec<u8>) -> PageRef<'a> {
+        PageRef::Hot(bytes)
+    }
+}
+
 /// Rows that lie `stride` numbers apart.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a> {
@@ -222,8 +339,8 @@ impl<'a> Rows<'a> {
 pub trait KvLayer: Sync {
     /// The lane of a KV head.
     fn lane(&self, kv_head: usize) -> LaneView<'_>;
-    /// The bytes of a page, `page_bytes` of the layout.
-    fn page(&self, id: u32) -> &[u8];
+    /// A page. One lane may have sealed pages and others.
+    fn page(&self, id: u32) -> PageRef<'_>;
 }
 
 /// The pages of a lane in order, and how much of them is in use.

@@ -38,22 +38,22 @@ impl Place {
 /// Stores a row.
 pub(super) fn put(format: KvFormat, half: &mut [u8], place: Place, x: &[f32] /* (head_dim) */) {
     let Place { first, step, .. } = place;
-    match format {
+    match format.hot() {
         KvFormat::F32 => scatter(&mut half[4 * first..], step, x.iter().map(|x| x.to_le_bytes())),
-        KvFormat::F16 | KvFormat::Bf16 => {
+        KvFormat::I8 => put_codes(half, place, x, x.len(), i8_scale),
+        KvFormat::Q8_0 => put_codes(half, place, x, BLOCK, q8_0_scale),
+        sixteen_bits => {
             let mut bits = [0u16; BATCH];
             for (i, x) in x.chunks(BATCH).enumerate() {
                 let bits = &mut bits[..x.len()];
-                match format {
-                    KvFormat::F16 => bits.reinterpret_cast_mut::<f16>().convert_from_f32_slice(x),
-                    _ => bits.reinterpret_cast_mut::<bf16>().convert_from_f32_slice(x),
+                match sixteen_bits {
+                    KvFormat::Bf16 => bits.reinterpret_cast_mut::<bf16>().convert_from_f32_slice(x),
+                    _ => bits.reinterpret_cast_mut::<f16>().convert_from_f32_slice(x),
                 }
                 let places = &mut half[2 * (first + i * BATCH * step)..];
                 scatter(places, step, bits.iter().map(|bits| bits.to_le_bytes()));
             }
         }
-        KvFormat::I8 => put_codes(half, place, x, x.len(), i8_scale),
-        KvFormat::Q8_0 => put_codes(half, place, x, BLOCK, q8_0_scale),
     }
 }
 
@@ -89,15 +89,22 @@ enum Round {
 
 /// 1.5 · 2^23: a float of that size has no fraction, so adding it rounds (to even) and subtracting it gives the integer.
 const NO_FRACTION: f32 = 12_582_912.0;
+
+/// To the nearest integer, ties to even, up to a magnitude of 2^22. The library's function is a call on the base
+/// instruction set.
+pub(super) fn round_to_even(x: f32) -> f32 {
+    (x + NO_FRACTION) - NO_FRACTION
+}
+
 /// The float below 1/2: added to a number and cut off, it rounds ties away from zero, and nothing below 1/2 up.
 const BELOW_HALF: f32 = 0.5 - 1.0 / 33_554_432.0;
 
 impl Round {
-    /// The code of a number, in -127..=127. The library's rounding functions are calls on the base instruction set.
+    /// The code of a number, in -127..=127.
     fn code(self, x: f32) -> i8 {
         match self {
             Round::Zero => 0,
-            Round::Even { scale } => ((x / scale + NO_FRACTION) - NO_FRACTION) as i8,
+            Round::Even { scale } => round_to_even(x / scale) as i8,
             Round::Away { factor } => {
                 let x = x * factor;
                 (x + BELOW_HALF.copysign(x)) as i8
@@ -155,11 +162,11 @@ pub(super) fn get(format: KvFormat, half: &[u8], place: Place, out: &mut [f32] /
     };
     for (channel, x) in out.iter_mut().enumerate() {
         let b = &half[(first + channel * step) * format.width()..];
-        *x = match format {
+        *x = match format.hot() {
             KvFormat::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-            KvFormat::F16 => f16::from_le_bytes([b[0], b[1]]).to_f32(),
             KvFormat::Bf16 => bf16::from_le_bytes([b[0], b[1]]).to_f32(),
             KvFormat::I8 | KvFormat::Q8_0 => f32::from(b[0] as i8) * factor(channel),
+            _ => f16::from_le_bytes([b[0], b[1]]).to_f32(),
         };
     }
 }

@@ -67,5 +67,9 @@ impl Simd for Avx512 {
         ));
         fn load_i8(self, p: *const i8) -> __m512 =
             _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())));
+        fn lookup(self, table: &[f32; 16], p: *const u8) -> __m512 = _mm512_permutexvar_ps(
+            _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())),
+            _mm512_loadu_ps(table.as_ptr())
+        );
     }
 }

@@ -128,5 +128,10 @@ impl Simd for Portable {
         each(|i| f32::from(unsafe { p.add(i).read() }))
     }
     #[inline(always)]
+    unsafe fn lookup(self, table: &[f32; 16], p: *const u8) -> [f32; N] {
+        // SAFETY: the caller owes N readable elements.
+        each(|i| table[usize::from(unsafe { p.add(i).read() } & 15)])
+    }
+    #[inline(always)]
     fn prefetch(self, _: *const u8) {}
 }
