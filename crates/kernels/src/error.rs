@@ -142,6 +142,19 @@ pub enum KernelError {
         /// Slots that the lane holds (or its pages can hold, if that is fewer).
         len: usize,
     },
+    /// A band whose numbers are not in order.
+    #[error(
+        "row {row} is to see the slots 0..{} and {}..{} of KV head {kv_head}; a band needs sinks <= from <= to",
+        .band.sinks, .band.from, .band.to
+    )]
+    BandOrder {
+        /// The row.
+        row: usize,
+        /// The KV head.
+        kv_head: usize,
+        /// What it is to see.
+        band: crate::attention::Band,
+    },
     /// A call larger than the scratch was made for.
     #[error("the scratch was made for {what} up to {capacity}, not for {got}")]
     ScratchTooSmall {

@@ -17,6 +17,7 @@ mod layout;
 pub mod matmul;
 pub mod norm;
 pub mod packed;
+pub mod page_bounds;
 pub mod probe;
 mod quantize;
 mod quantized;
@@ -33,13 +34,17 @@ mod vectors;
 pub use activation::{Activation, activate, activate_gated, add, add_bias};
 pub use activations::Activations;
 pub use aligned::AlignedBytes;
-pub use attention::{AttentionJob, AttentionScratch, AttentionShape, Visible, attention, attention_weights};
+pub use attention::{
+    AttentionJob, AttentionScratch, AttentionShape, Band, Visible, attention, attention_mass,
+    attention_weights,
+};
 pub use error::KernelError;
 pub use isa::Isa;
 pub use kv_page::{KvFormat, KvLayer, LaneView, PageLayout, PageRef, Rows};
 pub use matmul::{MatmulJob, matmul, matmul_experts};
 pub use norm::{Norm, NormKind, norm_rows, norm_rows_in_place};
 pub use packed::PackedMatrix;
+pub use page_bounds::{PageBounds, PageScore};
 pub use rope::{Pairing, RopeScaling, inverse_frequencies, rope, rope_angles};
 pub use softmax::{argmax, log_softmax, log_sum_exp, route, softmax};
 pub use table::{Choice, KernelTable, Operation, SkipReason};

@@ -227,7 +227,9 @@ fn weights_are_exact(format: KvFormat) {
         let (want, _) = exact(&shape, &layer, &q, visible);
         for table in tables() {
             let mut weights = vec![f32::NAN; shape.n_heads * visible];
-            attention_weights(&table, &shape, layout, &layer, &q, visible, &mut weights).unwrap();
+            let mut scratch = AttentionScratch::new(1, &shape, 64).unwrap();
+            attention_weights(&table, &shape, layout, &layer, &q, visible, &mut scratch, &mut weights)
+                .unwrap();
             close(&weights, &want, 1e-6, table.isa().name());
             for head in weights.chunks(visible) {
                 assert!((head.iter().map(|w| f64::from(*w)).sum::<f64>() - 1.0).abs() < 1e-6);

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common_kv::{Layer, Noise};
 use roofline_kernels::{
-    Activation, AttentionJob, AttentionScratch, AttentionShape, KernelTable, KvFormat, Norm, NormKind,
-    PageLayout, Pairing, Team, Visible, activate_gated, argmax, attention, log_sum_exp, norm_rows, rope,
-    rope_angles, route,
+    Activation, AttentionJob, AttentionScratch, AttentionShape, Band, KernelTable, KvFormat, Norm, NormKind,
+    PageLayout, Pairing, Team, Visible, activate_gated, argmax, attention, attention_mass, attention_weights,
+    log_sum_exp, norm_rows, rope, rope_angles, route,
 };
 
 struct Counting;
@@ -39,6 +39,7 @@ fn no_call_allocates() {
     let shape = AttentionShape { n_heads: 4, n_kv_heads: 2, head_dim: 40, scale: 0.1 };
     let layout = PageLayout::new(KvFormat::F16, 64, 40).unwrap();
     let layer = Layer::random(layout, 2, 2000, 1.0, &mut noise);
+    let heads = Layer::random(layout, 4, 1000, 1.0, &mut noise);
     let (table, team) = (KernelTable::detect(None).unwrap(), Team::new(2).unwrap());
     let mut scratch = AttentionScratch::new(2, &shape, 2048).unwrap();
     assert!(scratch.bytes() > 0);
@@ -48,6 +49,8 @@ fn no_call_allocates() {
     let (mut cos, mut sin) = (vec![0.0; 200 * 20], vec![0.0; 200 * 20]);
     let (mut ids, mut weights) = (vec![0; 200 * 8], vec![0.0; 200 * 8]);
     let positions: Vec<usize> = (0..200).collect();
+    let (mut mass, mut row_weights) = (vec![0.0; 2 * 2000], vec![0.0; 4 * 2000]);
+    let bands: Vec<Band> = (0..400).map(|i| Band { sinks: 4, from: 900 + i, to: 1500 + i }).collect();
     let mut step = |rows: usize| {
         let n = rows * width;
         let norm = Norm { kind: NormKind::Rms, eps: 1e-6, weight: &weight, bias: None };
@@ -57,6 +60,17 @@ fn no_call_allocates() {
         rope(&table, &team, Pairing::Halves, 40, cos, sin, rows, &mut x[..n]).unwrap();
         let jobs = [AttentionJob { kv: &layer, rows: 0..rows, visible: Visible::Causal }];
         attention(&table, &team, &shape, layout, &jobs, &x[..n], &mut scratch, &mut out[..n]).unwrap();
+        let sink_q = Some(&q[..n]);
+        let visible = Visible::Bands { bands: &bands[..2 * rows], sink_q };
+        let job = AttentionJob { kv: &layer, rows: 0..rows, visible };
+        let jobs = [job.clone()];
+        attention(&table, &team, &shape, layout, &jobs, &x[..n], &mut scratch, &mut out[..n]).unwrap();
+        attention_mass(&table, &team, &shape, layout, &job, &x[..n], &mut scratch, &mut mass, 2000).unwrap();
+        let (row, weights_of_row) = (&q[..width], &mut row_weights);
+        attention_weights(&table, &shape, layout, &layer, row, 2000, &mut scratch, weights_of_row).unwrap();
+        let per_head = AttentionShape { n_kv_heads: 4, ..shape };
+        let jobs = [AttentionJob { kv: &heads, rows: 0..rows, visible: Visible::Causal }];
+        attention(&table, &team, &per_head, layout, &jobs, &x[..n], &mut scratch, &mut out[..n]).unwrap();
         activate_gated(&table, &team, Activation::Silu, &mut out[..n], &q[..n]).unwrap();
         route(&table, &team, &mut x[..n], width, 8, true, &mut ids[..rows * 8], &mut weights[..rows * 8])
             .unwrap();

@@ -1,5 +1,7 @@
 //! Pages: what is written is read, rounded as the format says, and nothing else is touched.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may stop them
+
 mod common_kv;
 
 use common_kv::Noise;

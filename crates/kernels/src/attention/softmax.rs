@@ -80,7 +80,7 @@ impl Kernel for Soften<'_> {
 
 /// Minus infinity outside what is seen.
 #[inline(always)]
-fn hide<S: Simd>(simd: S, row: &mut [f32], seen: Seen) {
+pub(super) fn hide<S: Simd>(simd: S, row: &mut [f32], seen: Seen) {
     let nothing = simd.splat(f32::NEG_INFINITY);
     for (j, vector) in row.chunks_exact_mut(S::LANES).enumerate() {
         let from = seen.from.saturating_sub(j * S::LANES).min(S::LANES);

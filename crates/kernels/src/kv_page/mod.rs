@@ -227,7 +227,7 @@ impl PageLayout {
         let (keys, _) = self.split(page);
         match (page, self.sealed_keys()) {
             (PageRef::Sealed(_), Some(half)) => {
-                (0..).zip(out).for_each(|(channel, x)| *x = half.get(keys, channel, slot));
+                half.get_column(keys, slot, out);
             }
             _ => row::get(self.key, keys, self.key_place(slot), out),
         }
@@ -248,7 +248,7 @@ impl PageLayout {
         let (_, values) = self.split(page);
         match (page, self.sealed_values()) {
             (PageRef::Sealed(_), Some(half)) => {
-                (0..).zip(out).for_each(|(channel, x)| *x = half.get(values, slot, channel));
+                half.get_row(values, slot, out);
             }
             _ => row::get(self.value, values, self.value_place(slot), out),
         }

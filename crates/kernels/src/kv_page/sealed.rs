@@ -24,6 +24,9 @@ pub(crate) struct SealedHalf {
 }
 
 impl SealedHalf {
+    /// Columns that are coded together.
+    pub const BLOCK: usize = BLOCK;
+
     /// Bytes of the codes of a row.
     pub fn row_bytes(&self) -> usize {
         self.columns * self.codec.bits() / 8
@@ -66,15 +69,28 @@ impl SealedHalf {
         })
     }
 
-    /// One number.
-    pub fn get(&self, half: &[u8], row: usize, column: usize) -> f32 {
+    /// A row.
+    pub fn get_row(&self, half: &[u8], row: usize, out: &mut [f32] /* (columns) */) {
+        (0..).zip(&mut *out).for_each(|(column, x)| *x = self.coded(half, row, column));
+        self.outliers(half)
+            .filter(|at| at.0 == row)
+            .for_each(|(_, column, residual)| out[column] += residual);
+    }
+
+    /// A column. An outlier that points beyond the half, which `seal` does not write, belongs to none.
+    pub fn get_column(&self, half: &[u8], column: usize, out: &mut [f32] /* (rows) */) {
+        (0..).zip(&mut *out).for_each(|(row, x)| *x = self.coded(half, row, column));
+        let of_column = self.outliers(half).filter(|at| at.1 == column && at.0 < self.rows);
+        of_column.for_each(|(row, _, residual)| out[row] += residual);
+    }
+
+    /// One number without what an outlier adds.
+    fn coded(&self, half: &[u8], row: usize, column: usize) -> f32 {
         let packed = &half[row * self.row_bytes() + column / BLOCK * 4 * self.codec.bits()..];
         let code = unpack(packed, self.codec.bits())[column % BLOCK];
         let group = column / self.codec.group(self.columns);
         let (scale, offset) = self.scale_and_offset(half, row, group);
-        let x = self.codec.levels()[usize::from(code)] * scale + offset;
-        let outliers = self.outliers(half).filter(|outlier| (outlier.0, outlier.1) == (row, column));
-        outliers.fold(x, |x, outlier| x + outlier.2)
+        self.codec.levels()[usize::from(code)] * scale + offset
     }
 
     /// Codes the numbers of a half that is stored in f16. A group that holds a NaN or an infinity is read as NaN.

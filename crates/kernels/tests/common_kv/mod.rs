@@ -1,7 +1,7 @@
 //! A KV layer with scattered pages, and attention in f64 to compare with.
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses its part; a helper of tests may stop them
 
-use roofline_kernels::{AttentionShape, KernelTable, KvLayer, LaneView, PageLayout, PageRef};
+use roofline_kernels::{AttentionShape, Band, KernelTable, KvLayer, LaneView, PageLayout, PageRef};
 
 /// Numbers that look random and are the same every time.
 pub struct Noise(pub u64);
@@ -18,6 +18,7 @@ impl Noise {
 }
 
 /// One layer of one sequence. Pages of the lanes are interleaved, and slots never written hold NaN.
+#[derive(Clone)]
 pub struct Layer {
     pub layout: PageLayout,
     pool: Vec<Vec<u8>>,
@@ -118,25 +119,48 @@ impl KvLayer for Layer {
 
 /// Weights `(n_heads, visible)` and outputs `(n_heads, head_dim)` of one row, in f64 from the stored numbers.
 pub fn exact(shape: &AttentionShape, layer: &Layer, q: &[f32], visible: usize) -> (Vec<f64>, Vec<f64>) {
+    let (weights, out) = exact_bands(shape, layer, q, q, &vec![Band::first(visible); shape.n_kv_heads]);
+    (weights.concat(), out)
+}
+
+/// The same for what each KV head sees through a band, the sinks read by `sink_q`. Weights are `(n_heads)` rows of as
+/// many slots as the band reaches to, zero where it sees nothing.
+pub fn exact_bands(
+    shape: &AttentionShape,
+    layer: &Layer,
+    q: &[f32],
+    sink_q: &[f32],
+    bands: &[Band], // (n_kv_heads)
+) -> (Vec<Vec<f64>>, Vec<f64>) {
     let d = shape.head_dim;
     let (mut weights, mut out) = (Vec::new(), vec![0.0; shape.n_heads * d]);
     for head in 0..shape.n_heads {
         let kv_head = head / (shape.n_heads / shape.n_kv_heads);
-        let slots: Vec<_> = (0..visible).map(|s| layer.slot(kv_head, s)).collect();
-        let score = |k: &[f32]| -> f64 {
-            let products = q[head * d..][..d].iter().zip(k).map(|(q, k)| f64::from(*q) * f64::from(*k));
+        let Band { sinks, from, to } = bands[kv_head];
+        let score = |slot: usize| -> f64 {
+            let q = if slot < sinks {
+                sink_q
+            } else if slot >= from {
+                q
+            } else {
+                return f64::NEG_INFINITY;
+            };
+            let k = layer.slot(kv_head, slot).0;
+            let products = q[head * d..][..d].iter().zip(&k).map(|(q, k)| f64::from(*q) * f64::from(*k));
             products.sum::<f64>() * f64::from(shape.scale)
         };
-        let scores: Vec<f64> = slots.iter().map(|(k, _)| score(k)).collect();
+        let scores: Vec<f64> = (0..to).map(score).collect();
         let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = scores.iter().map(|s| (s - max).exp()).sum();
-        for (s, (_, v)) in scores.iter().zip(&slots) {
-            let weight = (s - max).exp() / sum;
-            weights.push(weight);
+        let of_head: Vec<f64> =
+            scores.iter().map(|s| if sum > 0.0 { (s - max).exp() / sum } else { 0.0 }).collect();
+        for (slot, weight) in of_head.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
+            let v = layer.slot(kv_head, slot).1;
             for (out, v) in out[head * d..][..d].iter_mut().zip(v) {
-                *out += weight * f64::from(*v);
+                *out += weight * f64::from(v);
             }
         }
+        weights.push(of_head);
     }
     (weights, out)
 }
