@@ -79,7 +79,9 @@ impl Machinery {
 /// How a session remembers.
 #[derive(Debug, Clone, Args)]
 pub struct Memory {
-    /// What the KV cache keeps: full, or static:N for N tokens reserved at the start
+    /// What the KV cache keeps and reads: full, static:N, streaming:sinks=4,window=1020, quest:budget=1024,
+    /// snapkv:budget=N, adakv:budget=128, h2o:heavy=N,recent=N, tova:budget=N, …; a budget may be tokens, 64MiB or 10%;
+    /// `docs/kv-cache.md` names all of them
     #[arg(long, value_name = "SPEC", default_value = "full")]
     cache: String,
     /// How the KV cache stores numbers: f32, f16, bf16, i8, q8_0, or K and V apart as k=i8,v=f16

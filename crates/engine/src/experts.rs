@@ -20,6 +20,7 @@ pub(crate) fn experts(pass: &mut Pass<'_>, layer: usize, weights: &ExpertWeights
         return Ok(());
     };
     let normed = &normed[..rows * hidden]; // (rows, hidden)
+    let x = &mut x[pass.first * hidden..]; // (rows, hidden)
 
     activations.set(&cpu.table, &cpu.team, normed, rows, hidden, &[weights.router.w.format()])?;
     kernels::matmul(

@@ -1,38 +1,72 @@
 //! The forward pass: one layer loop for every family. It reads like the paper; what differs between families is data
 //! in the configuration and in [`Layer`].
 
-use crate::cache::KvCache;
+use crate::cache::{KvCache, Quest, Select, Selected};
 use crate::cpu::{activation, pairing};
 use crate::error::EngineError;
+use crate::eviction::Evidence;
 use crate::experts::experts;
 use crate::meter::Meter;
 use crate::model::{Layer, LayerFfn, Linear, Model, NormWeights};
-use crate::scratch::Scratch;
-use roofline_kernels::{self as kernels, AttentionJob, MatmulJob, Norm, NormKind, Visible};
+use crate::scratch::{Angles, Scratch};
+use roofline_kernels::{self as kernels, AttentionJob, AttentionShape, MatmulJob, Norm, NormKind, Visible};
 use roofline_model::config::{QkNorm, Residual};
 use roofline_model::operator::{Cost, Operator};
+use std::ops::ControlFlow;
 
-/// Runs `ids` through the layers behind what `cache` has seen, and adds them to it. Leaves the hidden states in
-/// `scratch.x`.
+/// Tokens on their way through the layers, and how.
+pub(crate) struct Unit<'a> {
+    pub ids: &'a [u32],
+    /// Rows that pass a layer at a time, at least 1; the whole unit passes one layer before the next one begins.
+    pub chunk: usize,
+    /// Take pages layer by layer: a cache that compresses prompts then holds one whole layer at most.
+    pub by_layer: bool,
+    /// Whether these are a prompt, at whose end a policy may compress.
+    pub prompt: bool,
+}
+
+/// Runs a unit through the layers behind what `cache` has seen, and adds it to it. Leaves the hidden states in
+/// `scratch.x`. `watch` is called after every layer of every chunk with the share of the work done.
 ///
 /// # Errors
-/// The cache's, when it has no room; the cache is unchanged then.
+/// The cache's, when it has no room, and [`EngineError::Cancelled`] when `watch` breaks. The caller takes back what
+/// the layers before have appended.
 pub(crate) fn forward(
     model: &Model,
-    ids: &[u32],
+    unit: &Unit<'_>,
     cache: &mut KvCache,
     scratch: &mut Scratch,
+    evidence: &mut Evidence,
     meter: &mut Meter,
+    watch: &mut dyn FnMut(f64) -> ControlFlow<()>,
 ) -> Result<(), EngineError> {
-    cache.reserve(ids.len())?;
-    let mut pass = Pass { model, rows: ids.len(), start: cache.seen(), cache, s: scratch, meter };
+    let (n, layers) = (unit.ids.len(), model.layers.len());
+    if !unit.by_layer {
+        cache.reserve(0..layers, n)?;
+    }
+    let start = cache.seen();
+    let prompt = unit.prompt;
+    let mut pass =
+        Pass { model, first: 0, rows: n, unit_rows: n, prompt, start, cache, s: scratch, evidence, meter };
     pass.meter.start();
-    pass.embed(ids)?;
+    pass.embed(unit.ids)?;
     pass.angles()?;
     for (index, layer) in model.layers.iter().enumerate() {
-        pass.block(index, layer)?;
+        for first in (0..n).step_by(unit.chunk) {
+            (pass.first, pass.rows) = (first, unit.chunk.min(n - first));
+            pass.start = start + first;
+            if unit.by_layer {
+                pass.cache.reserve(index..index + 1, pass.rows)?;
+            }
+            pass.block(index, layer)?;
+            let done = index * n + first + pass.rows;
+            if done < layers * n && watch(done as f64 / (layers * n) as f64).is_break() {
+                return Err(EngineError::Cancelled);
+            }
+        }
+        pass.settle(index)?;
     }
-    cache.advance(ids.len());
+    cache.advance(n);
     Ok(())
 }
 
@@ -63,13 +97,17 @@ pub(crate) fn output_head(
     Ok(())
 }
 
-/// One step's rows on their way through the layers.
+/// The rows of a unit that are at a layer.
 pub(crate) struct Pass<'a> {
     pub model: &'a Model,
-    pub rows: usize,
-    pub start: usize, // position of the first row
+    pub first: usize,     // of the unit
+    pub rows: usize,      // from there on
+    pub unit_rows: usize, // of the whole unit
+    pub prompt: bool,     // the unit is a prompt
+    pub start: usize,     // position of the first row
     pub cache: &'a mut KvCache,
     pub s: &'a mut Scratch,
+    pub evidence: &'a mut Evidence,
     pub meter: &'a mut Meter,
 }
 
@@ -83,14 +121,19 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Cosines and sines of this step's positions, for all layers.
+    /// Cosines and sines of the unit's positions, for all layers; and of the positions at which its queries read the
+    /// sinks, where that is another one.
     fn angles(&mut self) -> Result<(), EngineError> {
-        let pairs = self.model.inv_freq.len();
-        let Scratch { positions, cos, sin, .. } = &mut *self.s;
-        let positions = &mut positions[..self.rows];
+        let (pairs, rows) = (self.model.inv_freq.len(), self.rows);
+        let Scratch { positions, rope, sink_rope, .. } = &mut *self.s;
+        let positions = &mut positions[..rows];
         positions.iter_mut().zip(self.start..).for_each(|(position, at)| *position = at);
-        let (cos, sin) = (&mut cos[..self.rows * pairs], &mut sin[..self.rows * pairs]);
-        kernels::rope_angles(positions, &self.model.inv_freq, cos, sin)?;
+        rope.set(positions, &self.model.inv_freq)?;
+        if let Some(most) = self.cache.sink_frame() {
+            positions.iter_mut().for_each(|position| *position = (*position).min(most));
+            sink_rope.set(positions, &self.model.inv_freq)?;
+        }
+        debug_assert_eq!(self.s.rope.cos.len(), rows * pairs);
         self.meter.count(Operator::Rope, Cost::default());
         Ok(())
     }
@@ -101,9 +144,11 @@ impl Pass<'_> {
         self.qkv(layer)?;
         self.qk_norm(layer)?;
         self.clip();
+        self.watch_raw_queries(index)?;
         self.rope()?;
         self.append(index);
         self.attention(index)?;
+        self.watch_attention(index)?;
         // A parallel residual feeds both branches from the same x: its FFN norm comes before attention is added.
         match self.model.config.residual {
             Residual::Sequential => {
@@ -124,8 +169,9 @@ impl Pass<'_> {
 
     /// normed = norm(x)
     fn norm(&mut self, operator: Operator, weights: &NormWeights) -> Result<(), EngineError> {
-        let (cpu, n) = (&self.model.cpu, self.rows * self.model.config.hidden_size);
-        let (x, normed) = (&self.s.x[..n], &mut self.s.normed[..n]); // (rows, hidden)
+        let (cpu, hidden) = (&self.model.cpu, self.model.config.hidden_size);
+        let n = self.rows * hidden;
+        let (x, normed) = (&self.s.x[self.first * hidden..][..n], &mut self.s.normed[..n]); // (rows, hidden)
         kernels::norm_rows(&cpu.table, &cpu.team, &weights.of(self.model.config.norm), x, normed)?;
         self.meter.count(operator, weights.cost());
         Ok(())
@@ -178,14 +224,23 @@ impl Pass<'_> {
         }
     }
 
+    /// Turns q and k to their positions; the sinks are read by a copy of q that stands right behind their window.
     fn rope(&mut self) -> Result<(), EngineError> {
         let (cpu, config, rows) = (&self.model.cpu, &self.model.config, self.rows);
         let (pairing, pairs) = (pairing(config.rope.pairing), self.model.inv_freq.len());
-        let (cos, sin) = (&self.s.cos[..rows * pairs], &self.s.sin[..rows * pairs]);
+        let at = self.first * pairs..(self.first + rows) * pairs;
         let (q, kv) = (rows * config.q_dim(), rows * config.kv_dim());
-        for x in [&mut self.s.q[..q], &mut self.s.k[..kv]] {
-            kernels::rope(&cpu.table, &cpu.team, pairing, config.head_dim, cos, sin, rows, x)?;
+        let Scratch { q: queries, k: keys, sink_q, rope, sink_rope, .. } = &mut *self.s;
+        let turn = |rope: &Angles, x: &mut [f32]| {
+            let (cos, sin) = (&rope.cos[at.clone()], &rope.sin[at.clone()]);
+            kernels::rope(&cpu.table, &cpu.team, pairing, config.head_dim, cos, sin, rows, x)
+        };
+        if self.cache.sink_frame().is_some_and(|most| self.start + rows > most + 1) {
+            sink_q[..q].copy_from_slice(&queries[..q]);
+            turn(sink_rope, &mut sink_q[..q])?;
         }
+        turn(rope, &mut queries[..q])?;
+        turn(rope, &mut keys[..kv])?;
         self.meter.count(Operator::Rope, Cost::default());
         Ok(())
     }
@@ -193,7 +248,8 @@ impl Pass<'_> {
     /// K and V of the new rows go to their pages.
     fn append(&mut self, index: usize) {
         let kv = self.model.config.n_kv_heads * self.model.config.head_dim;
-        self.cache.append(index, self.rows, &self.s.k[..self.rows * kv], &self.s.v[..self.rows * kv]);
+        let (k, v) = (&self.s.k[..self.rows * kv], &self.s.v[..self.rows * kv]);
+        self.cache.append(index, self.start, self.rows, k, v);
         let slots = (self.rows * self.model.config.n_kv_heads) as u64;
         let kv_write_bytes = slots * self.cache.layout().slot_bytes() as u64;
         self.meter.count(Operator::KvAppend, Cost { kv_write_bytes, ..Cost::default() });
@@ -201,27 +257,47 @@ impl Pass<'_> {
 
     /// mixed = softmax(q·K / √head_dim)·V over the slots each row sees
     fn attention(&mut self, index: usize) -> Result<(), EngineError> {
+        if let Some(quest) = self.cache.selects(index).filter(|_| !self.prompt) {
+            return self.selected_attention(index, &quest);
+        }
         let (cpu, config, rows) = (&self.model.cpu, &self.model.config, self.rows);
-        let (shape, layout, n) = (self.model.attention_shape(), self.cache.layout(), rows * config.q_dim());
-        let jobs = [AttentionJob { kv: &self.cache.layer(index), rows: 0..rows, visible: Visible::Causal }];
-        let Scratch { q, mixed, attention, .. } = &mut *self.s;
-        kernels::attention(
-            &cpu.table,
-            &cpu.team,
-            &shape,
-            layout,
-            &jobs,
-            &q[..n],
-            attention,
-            &mut mixed[..n],
-        )?;
-        let seen = (self.start + rows) as u64;
-        let pairs = (1..=rows as u64).map(|row| self.start as u64 + row).sum::<u64>(); // a row sees itself and all before
-        let cost = Cost {
-            kv_read_bytes: seen * config.n_kv_heads as u64 * self.cache.layout().slot_bytes() as u64,
-            flops: 4 * (config.head_dim * config.n_heads) as u64 * pairs,
-            ..Cost::default()
+        let (shape, n) = (self.model.attention_shape(), rows * config.q_dim());
+        let Scratch { q, sink_q, mixed, attention, bands, .. } = &mut *self.s;
+        let bands = &mut bands[..if self.cache.has_windows() { rows * config.n_kv_heads } else { 0 }];
+        let visible = if self.cache.bands(index, rows, bands) {
+            let apart = self.cache.sink_frame().is_some() && bands.iter().any(|band| band.sinks > 0);
+            Visible::Bands { bands, sink_q: apart.then(|| &sink_q[..n]) }
+        } else {
+            Visible::Causal
         };
+        let layer = self.cache.layer(index);
+        let jobs = [AttentionJob { kv: &layer, rows: 0..rows, visible }];
+        let (table, team, q, mixed) = (&cpu.table, &cpu.team, &q[..n], &mut mixed[..n]);
+        kernels::attention(table, team, &shape, self.cache.layout(), &jobs, q, attention, mixed)?;
+        let reads = self.cache.reads(index, rows, visible);
+        let cost = reads.cost(self.cache.layout().slot_bytes(), shape);
+        self.meter.count(Operator::Attention, cost);
+        Ok(())
+    }
+
+    /// The same over the pages that Quest chooses for the row.
+    fn selected_attention(&mut self, index: usize, quest: &Quest) -> Result<(), EngineError> {
+        let (cpu, shape) = (&self.model.cpu, self.model.attention_shape());
+        let n = shape.row();
+        let Scratch { q, mixed, attention, selection, .. } = &mut *self.s;
+        self.cache.select(cpu, quest, index, &shape, &q[..n], selection)?;
+        // Query heads that choose for themselves are lanes of their own.
+        let readers = match quest.select {
+            Select::Lane => shape,
+            Select::Head => AttentionShape { n_kv_heads: shape.n_heads, ..shape },
+        };
+        let selected = Selected { layer: self.cache.layer(index), selection };
+        let jobs = [AttentionJob { kv: &selected, rows: 0..1, visible: Visible::Causal }];
+        let (table, team, q, mixed) = (&cpu.table, &cpu.team, &q[..n], &mut mixed[..n]);
+        kernels::attention(table, team, &readers, self.cache.layout(), &jobs, q, attention, mixed)?;
+        let (reads, bound_bytes) = self.cache.selected_reads(quest, selection, shape.group());
+        let mut cost = reads.cost(self.cache.layout().slot_bytes(), shape);
+        cost.kv_read_bytes += bound_bytes;
         self.meter.count(Operator::Attention, cost);
         Ok(())
     }
@@ -229,6 +305,7 @@ impl Pass<'_> {
     /// x += wo·mixed
     fn wo(&mut self, wo: &Linear) -> Result<(), EngineError> {
         let Scratch { mixed, activations, x, .. } = &mut *self.s;
+        let x = &mut x[self.first * self.model.config.hidden_size..];
         onto_residual(self.model, self.rows, wo, mixed, activations, x)?;
         self.meter.count(Operator::Wo, wo.cost(self.rows));
         Ok(())
@@ -238,6 +315,7 @@ impl Pass<'_> {
     fn gated(&mut self, w_gate: &Linear, w_up: &Linear, w_down: &Linear) -> Result<(), EngineError> {
         let (cpu, rows, hidden) = (&self.model.cpu, self.rows, self.model.config.hidden_size);
         let Scratch { normed, activations, gate, up, x, .. } = &mut *self.s;
+        let x = &mut x[self.first * hidden..];
         let formats = [w_gate.w.format(), w_up.w.format()];
         activations.set(&cpu.table, &cpu.team, &normed[..rows * hidden], rows, hidden, &formats)?;
         let mut jobs = [w_gate.job(rows, gate, false), w_up.job(rows, up, false)];
@@ -260,6 +338,7 @@ impl Pass<'_> {
     fn plain(&mut self, w_up: &Linear, w_down: &Linear) -> Result<(), EngineError> {
         let (cpu, rows, hidden) = (&self.model.cpu, self.rows, self.model.config.hidden_size);
         let Scratch { normed, activations, up, x, .. } = &mut *self.s;
+        let x = &mut x[self.first * hidden..];
         activations.set(&cpu.table, &cpu.team, &normed[..rows * hidden], rows, hidden, &[w_up.w.format()])?;
         kernels::matmul(&cpu.table, &cpu.team, activations, &mut [w_up.job(rows, up, false)])?;
         self.meter.count(Operator::WGateUp, w_up.cost(rows));

@@ -6,6 +6,7 @@
 pub mod cache;
 mod cpu;
 mod error;
+mod eviction;
 mod experts;
 mod files;
 mod forward;
@@ -14,12 +15,13 @@ mod kv_formats;
 mod loader;
 mod meter;
 mod model;
+mod observe;
 pub mod sampling;
 mod scratch;
 mod session;
 mod stop;
 
-pub use cache::{CacheBytes, CacheError, CacheSpec, CacheSpecError, KvCache};
+pub use cache::{Budget, CacheBytes, CacheError, CacheSpec, CacheSpecError, KvCache, Rollback};
 pub use cpu::Cpu;
 pub use error::EngineError;
 pub use files::{EmbeddedModel, ModelFiles, StopId};

@@ -1,8 +1,9 @@
 //! [`Scratch`]: every buffer of a step, allocated once per session.
 
+use crate::cache::{KvCache, Selection};
 use crate::error::EngineError;
 use crate::model::Model;
-use roofline_kernels::{Activations, AttentionScratch};
+use roofline_kernels::{Activations, AttentionScratch, Band, rope_angles};
 use roofline_model::config::Ffn;
 use std::ops::Range;
 
@@ -17,13 +18,37 @@ pub(crate) struct Scratch {
     pub mixed: Vec<f32>,       // (rows, n_heads, head_dim)
     pub gate: Vec<f32>,        // (rows · n_active, ff)
     pub up: Vec<f32>,          // (rows · n_active, ff)
+    pub sink_q: Vec<f32>,      // (rows, n_heads, head_dim), or empty
+    pub bands: Vec<Band>,      // (n_kv_heads, rows), or empty
     pub positions: Vec<usize>, // (rows)
-    pub cos: Vec<f32>,         // (rows, rotary_dim / 2)
-    pub sin: Vec<f32>,         // (rows, rotary_dim / 2)
+    pub rope: Angles,          // (rows)
+    pub sink_rope: Angles,     // (rows), or empty
     pub logits: Vec<f32>,      // (head_rows, vocab_size)
     pub experts: Option<ExpertScratch>,
     pub activations: Activations, // (rows · n_active, max(hidden, q, ff))
     pub attention: AttentionScratch,
+    pub selection: Selection,
+}
+
+/// Cosines and sines of the positions of a step.
+#[derive(Default)]
+pub(crate) struct Angles {
+    pub cos: Vec<f32>, // (rows, rotary_dim / 2)
+    pub sin: Vec<f32>, // (rows, rotary_dim / 2)
+}
+
+impl Angles {
+    /// Those of `positions`.
+    pub fn set(&mut self, positions: &[usize], inv_freq: &[f64]) -> Result<(), EngineError> {
+        let n = positions.len() * inv_freq.len();
+        self.cos.resize(n, 0.0);
+        self.sin.resize(n, 0.0);
+        Ok(rope_angles(positions, inv_freq, &mut self.cos, &mut self.sin)?)
+    }
+
+    fn with_capacity(rows: usize, pairs: usize) -> Angles {
+        Angles { cos: Vec::with_capacity(rows * pairs), sin: Vec::with_capacity(rows * pairs) }
+    }
 }
 
 /// Buffers of the expert path.
@@ -37,12 +62,21 @@ pub(crate) struct ExpertScratch {
 }
 
 impl Scratch {
-    /// Buffers for `rows` rows through the layers, `head_rows` rows through the output head and contexts of `context`.
+    /// Buffers for `rows` rows through the layers, `head_rows` rows through the output head and lanes of up to
+    /// `context` slots; with a second frame for queries and a list of bands where `cache` has windows.
     ///
     /// # Errors
     /// [`EngineError::Memory`] when they cannot be had.
-    pub fn new(model: &Model, rows: usize, head_rows: usize, context: usize) -> Result<Scratch, EngineError> {
+    pub fn new(
+        model: &Model,
+        rows: usize,
+        head_rows: usize,
+        context: usize,
+        cache: &KvCache,
+    ) -> Result<Scratch, EngineError> {
         let config = model.config();
+        let pairs = config.rope.rotary_dim / 2;
+        let (windows, frames) = (cache.has_windows(), cache.sink_frame().is_some());
         let q = config.n_heads * config.head_dim;
         let kv = config.n_kv_heads * config.head_dim;
         let (ff, visits) = match config.ffn {
@@ -72,14 +106,39 @@ impl Scratch {
             mixed: floats(rows, q)?,
             gate: floats(rows * visits, ff)?,
             up: floats(rows * visits, ff)?,
+            sink_q: floats(if frames { rows } else { 0 }, q)?,
+            bands: vec![Band::default(); if windows { rows * config.n_kv_heads } else { 0 }],
             positions: vec![0; rows],
-            cos: floats(rows, config.rope.rotary_dim / 2)?,
-            sin: floats(rows, config.rope.rotary_dim / 2)?,
+            rope: Angles::with_capacity(rows, pairs),
+            sink_rope: Angles::with_capacity(if frames { rows } else { 0 }, pairs),
             logits: floats(head_rows, config.vocab_size)?,
             experts,
             activations: Activations::with_capacity(rows * visits, hidden.max(q).max(ff)),
+            selection: Selection::default(),
             attention: AttentionScratch::new(model.cpu().threads(), &model.attention_shape(), context)?,
         })
+    }
+}
+
+impl Scratch {
+    /// Makes room for the hidden states of `rows` rows, of which the other buffers hold a chunk at a time.
+    ///
+    /// # Errors
+    /// [`EngineError::Memory`] when it cannot be had.
+    pub fn hold(&mut self, rows: usize, hidden: usize) -> Result<(), EngineError> {
+        if self.x.len() < rows * hidden {
+            self.x = floats(rows, hidden)?;
+        }
+        if self.positions.len() < rows {
+            self.positions.resize(rows, 0);
+        }
+        Ok(())
+    }
+
+    /// Lets go of what [`Scratch::hold`] made beyond `rows` rows.
+    pub fn release(&mut self, rows: usize, hidden: usize) {
+        self.x.truncate(rows * hidden);
+        self.x.shrink_to_fit();
     }
 }
 

@@ -1,24 +1,27 @@
 //! [`Session`]: one conversation with a model: its tokens, its cache, its buffers.
 
-use crate::cache::{CacheBytes, CacheSpec, KvCache};
+use crate::cache::{CacheBytes, CacheSpec, Geometry, KvCache};
 use crate::error::EngineError;
-use crate::forward::{forward, output_head};
+use crate::eviction::Evidence;
+use crate::forward::{Unit, forward, output_head};
 use crate::kv_formats::KvFormats;
 use crate::meter::Meter;
 use crate::model::Model;
+use crate::observe::Latest;
 use crate::scratch::Scratch;
-use roofline_kernels::{KvFormat, PageLayout};
+use roofline_kernels::{AttentionScratch, KvFormat, PageLayout};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// How a session runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SessionOptions {
     /// What the KV cache keeps.
     pub cache: CacheSpec,
     /// How it stores keys and values.
     pub kv_format: KvFormats,
-    /// Most tokens it takes; the model's context when absent.
+    /// Most tokens it takes; the model's context when absent, or no limit where the policy reads every text at
+    /// distances the model knows.
     pub context: Option<usize>,
     /// Prompt rows per step, at least 1.
     pub chunk: usize,
@@ -36,8 +39,11 @@ impl Default for SessionOptions {
 /// 32 · vocab_size floats (19 MB for a vocabulary of 151936).
 const LOGIT_ROWS: usize = 32;
 
-/// Slots of a KV page.
+/// Slots of a KV page where the policy does not say.
 const PAGE_SLOTS: usize = 64;
+
+/// Most tokens of a session without another limit: positions are stored in 32 bits.
+const ENDLESS: usize = u32::MAX as usize;
 
 /// A model, the tokens it has seen and what it remembers of them.
 pub struct Session {
@@ -47,6 +53,7 @@ pub struct Session {
     cache: KvCache,
     tokens: Vec<u32>, // (seen)
     scratch: Scratch,
+    evidence: Evidence,
     meter: Meter,
     has_logits: bool,
 }
@@ -55,29 +62,47 @@ impl Session {
     /// An empty session.
     ///
     /// # Errors
-    /// A context of 0 or beyond the model's, a chunk of 0, a storage format whose blocks a head does not fill, or no
-    /// memory.
+    /// A context of 0 or beyond the model's, a chunk of 0, a policy or a storage format that does not fit the model,
+    /// or no memory.
     pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Session, EngineError> {
         let config = model.config();
+        let slots = options.cache.quest().map_or(PAGE_SLOTS, |quest| quest.page);
+        let KvFormats { key, value } = options.kv_format;
+        let layout = PageLayout::with_formats(key, value, slots, config.head_dim)?;
+        let geometry = Geometry {
+            n_layers: config.n_layers,
+            n_heads: config.n_heads,
+            n_kv_heads: config.n_kv_heads,
+            context_length: config.context_length,
+        };
+        let cache = KvCache::new(&options.cache, layout, geometry)?;
+        Session::with_cache(model, options, cache)
+    }
+
+    fn with_cache(
+        model: Arc<Model>,
+        options: SessionOptions,
+        cache: KvCache,
+    ) -> Result<Session, EngineError> {
+        let config = model.config();
         let limit = config.context_length;
-        let context = options.context.unwrap_or(limit);
-        if context == 0 || context > limit {
+        let endless = options.cache.is_endless();
+        let context = options.context.unwrap_or(if endless { ENDLESS } else { limit });
+        if context == 0 || (context > limit && !endless) || context > ENDLESS {
             return Err(EngineError::ContextOption { context, limit });
         }
         if options.chunk == 0 {
             let why = "a step needs at least one row";
             return Err(EngineError::Option { option: "chunk", value: "0".into(), why });
         }
-        let KvFormats { key, value } = options.kv_format;
-        let layout = PageLayout::with_formats(key, value, PAGE_SLOTS, config.head_dim)?;
-        let cache = KvCache::new(options.cache, layout, config.n_layers, config.n_kv_heads)?;
         let rows = options.chunk.min(context);
-        let scratch = Scratch::new(&model, rows, LOGIT_ROWS.min(rows), context)?;
+        let lane = if endless { limit + rows } else { context };
+        let scratch = Scratch::new(&model, rows, LOGIT_ROWS.min(rows), lane, &cache)?;
         let mut tokens = Vec::new();
         let no_memory = |_| EngineError::Memory { what: "token ids", bytes: 4 * context as u64 };
-        tokens.try_reserve_exact(context).map_err(no_memory)?;
-        let meter = Meter::new(config.n_layers);
-        Ok(Session { model, options, context, cache, tokens, scratch, meter, has_logits: false })
+        tokens.try_reserve_exact(context.min(limit)).map_err(no_memory)?;
+        let (evidence, meter) = (Evidence::new(&options.cache, config), Meter::new(config.n_layers));
+        Ok(Session { model, options, context, cache, tokens, scratch, evidence, meter, has_logits: false })
     }
 
     /// The model.
@@ -86,8 +111,8 @@ impl Session {
     }
 
     /// How the session runs.
-    pub fn options(&self) -> SessionOptions {
-        self.options
+    pub fn options(&self) -> &SessionOptions {
+        &self.options
     }
 
     /// Most tokens it takes.
@@ -109,6 +134,11 @@ impl Session {
     /// Bytes of the KV cache.
     pub fn cache_bytes(&self) -> CacheBytes {
         self.cache.bytes()
+    }
+
+    /// Positions that a lane still holds for later queries, ascending.
+    pub fn cache_positions(&self, layer: usize, kv_head: usize) -> Vec<usize> {
+        self.cache.positions(layer, kv_head)
     }
 
     /// What the steps since the last [`Meter::clear`] cost.
@@ -145,8 +175,9 @@ impl Session {
         self.prefill_with(ids, &mut |_| ControlFlow::Continue(()))
     }
 
-    /// [`Session::prefill`] that calls `progress` with the tokens done after every step; `Break` ends it there with
-    /// [`EngineError::Cancelled`], and what was done stays.
+    /// [`Session::prefill`] that calls `progress` with the tokens done, after every layer of every step; `Break` ends
+    /// it there with [`EngineError::Cancelled`], and what whole steps have done stays. A policy that compresses prompts
+    /// takes a prompt in one step.
     pub fn prefill_with(
         &mut self,
         ids: &[u32],
@@ -154,12 +185,13 @@ impl Session {
     ) -> Result<(), EngineError> {
         self.check(ids)?;
         let mut done = 0;
-        for chunk in ids.chunks(self.options.chunk) {
-            self.step(chunk)?;
-            done += chunk.len();
+        for unit in ids.chunks(self.unit_rows(ids)) {
+            self.step(unit, true, &mut |share| progress(done + (share * unit.len() as f64) as usize))?;
+            done += unit.len();
             if done == ids.len() {
-                self.last_logits(chunk.len())?;
+                self.last_logits(unit.len())?;
             }
+            self.release();
             if progress(done).is_break() {
                 return Err(EngineError::Cancelled);
             }
@@ -173,7 +205,11 @@ impl Session {
     /// As [`Session::prefill`].
     pub fn extend(&mut self, ids: &[u32]) -> Result<(), EngineError> {
         self.check(ids)?;
-        ids.chunks(self.options.chunk).try_for_each(|chunk| self.step(chunk))
+        for unit in ids.chunks(self.unit_rows(ids)) {
+            self.step(unit, true, &mut |_| ControlFlow::Continue(()))?;
+            self.release();
+        }
+        Ok(())
     }
 
     /// Takes in one token and leaves the logits after it. Allocates nothing, but for the pages of a `full` cache once
@@ -183,7 +219,7 @@ impl Session {
     /// As [`Session::prefill`].
     pub fn decode(&mut self, id: u32) -> Result<&[f32], EngineError> {
         self.check(&[id])?;
-        self.step(&[id])?;
+        self.step(&[id], false, &mut |_| ControlFlow::Continue(()))?;
         self.last_logits(1)?;
         self.logits()
     }
@@ -202,11 +238,11 @@ impl Session {
         let head_rows = self.scratch.logits.len() / vocab;
         let first_seen = self.tokens.len();
         let mut index = 0;
-        for chunk in ids.chunks(self.options.chunk) {
-            self.step(chunk)?;
+        for unit in ids.chunks(self.unit_rows(ids)) {
+            self.step(unit, true, &mut |_| ControlFlow::Continue(()))?;
             let mut count = 0;
-            for first in (0..chunk.len()).step_by(head_rows) {
-                count = head_rows.min(chunk.len() - first);
+            for first in (0..unit.len()).step_by(head_rows) {
+                count = head_rows.min(unit.len() - first);
                 output_head(&self.model, first, count, &mut self.scratch, &mut self.meter)?;
                 for logits in self.scratch.logits.chunks_exact(vocab).take(count) {
                     if !logits.iter().all(|logit| logit.is_finite()) {
@@ -220,6 +256,7 @@ impl Session {
             }
             self.scratch.logits.copy_within((count - 1) * vocab..count * vocab, 0);
             self.has_logits = true;
+            self.release();
         }
         Ok(())
     }
@@ -240,10 +277,8 @@ impl Session {
     /// # Errors
     /// No memory for its buffers.
     pub fn fork(&self) -> Result<Session, EngineError> {
-        let mut fork =
-            Session::new(self.model.clone(), SessionOptions { cache: CacheSpec::Full, ..self.options })?;
-        fork.options = self.options;
-        fork.cache = self.cache.fork()?;
+        let mut fork = Session::with_cache(self.model.clone(), self.options.clone(), self.cache.fork()?)?;
+        fork.evidence.follow(&self.evidence);
         fork.tokens.extend_from_slice(&self.tokens);
         fork.has_logits = self.has_logits;
         let vocab = self.model.config().vocab_size;
@@ -267,15 +302,53 @@ impl Session {
         Ok(())
     }
 
-    /// One pass through the layers.
-    fn step(&mut self, ids: &[u32]) -> Result<(), EngineError> {
+    /// Rows of `ids` that are taken in together. A policy that compresses prompts sees a prompt as a whole.
+    fn unit_rows(&self, ids: &[u32]) -> usize {
+        if self.options.cache.compresses_prompts() { ids.len() } else { self.options.chunk }
+    }
+
+    /// One pass through the layers. When it fails, the session is as it was before.
+    fn step(
+        &mut self,
+        ids: &[u32],
+        prompt: bool,
+        watch: &mut dyn FnMut(f64) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
         self.has_logits = false;
-        let result = forward(&self.model, ids, &mut self.cache, &mut self.scratch, &mut self.meter);
-        match result {
-            Ok(()) => self.tokens.extend_from_slice(ids),
-            Err(_) => self.cache.trim(),
+        let by_layer = prompt && self.options.cache.compresses_prompts();
+        // What a policy evicts layer by layer cannot be taken back: a copy shares the pages until they are written.
+        let before = by_layer.then(|| self.cache.clone());
+        self.scratch.hold(ids.len(), self.model.config().hidden_size)?;
+        let unit = Unit { ids, chunk: self.options.chunk, prompt, by_layer };
+        let Session { model, cache, scratch, evidence, meter, .. } = self;
+        let result = forward(model, &unit, cache, scratch, evidence, meter, watch);
+        match (&result, before) {
+            (Ok(()), _) => self.tokens.extend_from_slice(ids),
+            (Err(_), Some(before)) => self.cache = before,
+            (Err(_), None) => self.cache.trim(),
         }
         result
+    }
+
+    /// Lets go of the hidden states of a long prompt.
+    fn release(&mut self) {
+        self.scratch.release(self.options.chunk.min(self.context), self.model.config().hidden_size);
+    }
+
+    pub(crate) fn observe_with(&mut self, latest: Option<Latest>) {
+        self.evidence.latest = latest;
+    }
+
+    pub(crate) fn latest(&self) -> Option<&Latest> {
+        self.evidence.latest.as_ref()
+    }
+
+    pub(crate) fn cache_and_attention(&mut self) -> (&KvCache, &mut AttentionScratch) {
+        (&self.cache, &mut self.scratch.attention)
+    }
+
+    pub(crate) fn page_positions(&self, layer: usize, kv_head: usize, pages: &[u32]) -> Vec<usize> {
+        self.cache.page_positions(layer, kv_head, pages)
     }
 
     /// Logits of the last of the `rows` rows just computed, in row 0 of the buffer.

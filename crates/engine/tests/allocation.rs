@@ -70,9 +70,12 @@ fn a_decoded_token_allocates_nothing() {
         for threads in [1, 2] {
             let model = load(&golden.dir, threads);
             wait_for_workers(&model);
-            for cache in [CacheSpec::Static { capacity: 100 }, CacheSpec::Full] {
-                let options =
-                    SessionOptions { cache, kv_format: KvFormat::F16.into(), ..SessionOptions::default() };
+            for cache in [CacheSpec::fixed(100), CacheSpec::Full] {
+                let options = SessionOptions {
+                    cache: cache.clone(),
+                    kv_format: KvFormat::F16.into(),
+                    ..SessionOptions::default()
+                };
                 let mut session = Session::new(model.clone(), options).unwrap();
                 session.prefill(&golden.prompt).unwrap();
                 session.decode(1).unwrap();

@@ -79,7 +79,7 @@ fn a_static_cache_is_bit_identical_to_full_and_refuses_one_token_more() {
         let ids = &golden.prompt;
         let model = load(&golden.dir, 1);
         let whole = all_logits(&mut session(&model), ids);
-        let cache = CacheSpec::Static { capacity: ids.len() };
+        let cache = CacheSpec::fixed(ids.len());
         let options = SessionOptions { cache, kv_format: KvFormat::F32.into(), ..SessionOptions::default() };
         let mut fixed = Session::new(model.clone(), options).unwrap();
         let reserved = fixed.cache_bytes();
@@ -119,17 +119,17 @@ fn after_a_rollback_the_tokens_were_never_seen() {
 
 #[test]
 fn forks_go_separate_ways_from_shared_pages() {
-    for cache in [CacheSpec::Full, CacheSpec::Static { capacity: 100 }] {
+    for cache in [CacheSpec::Full, CacheSpec::fixed(100)] {
         let golden = golden("llama_gqa_tied");
         let model = load(&golden.dir, 1);
         let options = SessionOptions { cache, kv_format: KvFormat::F32.into(), ..SessionOptions::default() };
-        let mut trunk = Session::new(model.clone(), options).unwrap();
+        let mut trunk = Session::new(model.clone(), options.clone()).unwrap();
         trunk.prefill(&golden.prompt).unwrap();
         let mut branch = trunk.fork().unwrap();
         assert_eq!(branch.logits().unwrap(), trunk.logits().unwrap());
 
         let alone = |next: u32| {
-            let mut session = Session::new(model.clone(), options).unwrap();
+            let mut session = Session::new(model.clone(), options.clone()).unwrap();
             session.prefill(&golden.prompt).unwrap();
             session.decode(next).unwrap().to_vec()
         };

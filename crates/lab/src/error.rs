@@ -9,6 +9,7 @@ use roofline_limits::LimitsError;
 use crate::bench::BenchError;
 use crate::convert::ConvertError;
 use crate::plot::PlotError;
+use crate::quality::QualityError;
 use crate::statistics::StatisticsError;
 
 /// Every error of this crate.
@@ -41,6 +42,9 @@ pub enum LabError {
     /// A model that cannot be written.
     #[error(transparent)]
     Convert(ConvertError),
+    /// A text or a plan that gives no perplexity.
+    #[error(transparent)]
+    Quality(#[from] QualityError),
     /// The caller called it off.
     #[error("cancelled")]
     Cancelled,

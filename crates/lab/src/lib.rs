@@ -7,6 +7,7 @@ pub mod environment;
 pub mod error;
 pub mod machine;
 pub mod plot;
+pub mod quality;
 pub mod statistics;
 pub mod timestamp;
 pub mod units;

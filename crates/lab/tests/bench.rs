@@ -26,7 +26,7 @@ fn tiny() -> Settings {
         decode: vec![3],
         depths: vec![0, 9],
         threads: vec![1, 2],
-        caches: vec![CacheSpec::Full, CacheSpec::Static { capacity: 70 }],
+        caches: vec![CacheSpec::Full, CacheSpec::fixed(70)],
         kv_formats: vec![KvFormat::F16.into()],
         chunk: 4,
         repetitions: 2,
@@ -133,10 +133,7 @@ fn settings_that_cannot_run_are_refused_by_name() {
             "pp7 at depth 18446744073709551615",
         ),
         (Settings { depths: vec![64], ..tiny() }, "static:70 takes 70 tokens: pp7 at depth 64 needs 71"),
-        (
-            Settings { caches: vec![CacheSpec::Static { capacity: 4096 }], ..tiny() },
-            "demo has a context of 2048",
-        ),
+        (Settings { caches: vec![CacheSpec::fixed(4096)], ..tiny() }, "demo has a context of 2048"),
         (Settings { prefill: vec![], decode: vec![], ..tiny() }, "give at least one test (-p or -n)"),
         (Settings { depths: vec![], ..tiny() }, "give at least one depth"),
         (

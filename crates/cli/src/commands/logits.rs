@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use roofline_engine::sampling::{Sampler, SamplerConfig, TokenLogprob};
-use roofline_engine::{KvFormat, ModelFiles, Session};
+use roofline_engine::{EngineError, KvFormat, ModelFiles, Session};
 use serde_json::json;
 
 use super::run::encode;
@@ -23,15 +23,16 @@ use crate::output::{Align, Table, WholeFile, print, print_json, say};
 /// tokens. Keys and values are kept in f32 unless --kv-type says otherwise: this command is a measuring instrument.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  roofline logits demo -p 'It was' --top 10\n  \
-    roofline logits ./pythia-70m --tokens 510,2206,310 --output logits.safetensors")]
+    roofline logits ./pythia-70m --tokens 510,2206,310 --output logits.safetensors\n  \
+    roofline logits demo --tokens 510,2206,310,11,77 --prompt 3 --cache h2o:heavy=1,recent=1 --every")]
 pub struct Logits {
     /// `demo`, a Hugging Face folder or a .gguf file
     model: String,
     /// The text as token ids, as 1,2,3
     #[arg(long, value_name = "IDS", required_unless_present = "prompt")]
     tokens: Option<String>,
-    /// The text
-    #[arg(short, long, value_name = "TEXT", conflicts_with = "tokens")]
+    /// The text; beside --tokens, how many of them are the prompt, the others being fed one by one
+    #[arg(short, long, value_name = "TEXT|P")]
     prompt: Option<String>,
     /// Write all logits to this safetensors file
     #[arg(short, long, value_name = "FILE")]
@@ -55,9 +56,18 @@ impl Logits {
     pub fn run(&self) -> Result<(), Failure> {
         let options = self.memory.options_or(KvFormat::F32)?;
         let files = model::open(&self.model)?;
-        let ids = match (&self.tokens, &self.prompt) {
-            (Some(ids), _) => parse_ids(ids)?,
-            (None, text) => encode(&files, text.as_deref().unwrap_or_default())?,
+        let (ids, prompt) = match (&self.tokens, &self.prompt) {
+            (Some(ids), prompt) => {
+                let ids = parse_ids(ids)?;
+                let prompt =
+                    prompt.as_deref().map_or(Ok(ids.len()), |prompt| prompt_len(prompt, ids.len()))?;
+                (ids, prompt)
+            }
+            (None, text) => {
+                let ids = encode(&files, text.as_deref().unwrap_or_default())?;
+                let prompt = ids.len();
+                (ids, prompt)
+            }
         };
         let vocab = files.config().vocab_size;
         let top = self.top.unwrap_or(if self.output.is_some() { 0 } else { 10 }).min(vocab);
@@ -70,7 +80,7 @@ impl Logits {
         let mut tops: Vec<Vec<TokenLogprob>> = Vec::new(); // (n_tokens or 1, top)
         let mut failed: Result<(), Failure> = Ok(());
         let bar = Bar::new(ids.len());
-        let done = session.prefill_logits(&ids, &mut |index, logits| {
+        let mut take = |index: usize, logits: &[f32]| {
             failed = self.take(index, logits, &ids, top, &mut ranker, &mut tops, writer.as_mut());
             bar.at(index + 1);
             if failed.is_err() || interrupt.asked() {
@@ -78,7 +88,8 @@ impl Logits {
             } else {
                 ControlFlow::Continue(())
             }
-        });
+        };
+        let done = follow(&mut session, &ids, prompt, &mut take);
         bar.clear();
         failed?;
         if interrupt.asked() {
@@ -227,6 +238,33 @@ impl LogitsFile {
     fn finish(self) -> Result<(), Failure> {
         self.out.finish().map_err(|error| cannot_write(&self.path, &error))
     }
+}
+
+/// How many of `len` tokens are the prompt.
+fn prompt_len(text: &str, len: usize) -> Result<usize, Failure> {
+    match text.parse::<usize>() {
+        Ok(prompt) if (1..=len).contains(&prompt) => Ok(prompt),
+        _ => {
+            Err(Failure::new(format_args!("--prompt {text}: beside --tokens it is a number from 1 to {len}"))
+                .hint("it says how many of the tokens are taken in at once, as --prompt 3"))
+        }
+    }
+}
+
+/// Takes in the first `prompt` of `ids` at once and the others one by one, with the logits after each.
+fn follow(
+    session: &mut Session,
+    ids: &[u32],
+    prompt: usize,
+    take: &mut dyn FnMut(usize, &[f32]) -> ControlFlow<()>,
+) -> Result<(), EngineError> {
+    session.prefill_logits(&ids[..prompt], take)?;
+    for (index, &id) in ids.iter().enumerate().skip(prompt) {
+        if take(index, session.decode(id)?).is_break() {
+            return Err(EngineError::Cancelled);
+        }
+    }
+    Ok(())
 }
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {

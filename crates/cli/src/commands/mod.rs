@@ -7,6 +7,7 @@ mod inspect;
 mod limits;
 mod logits;
 mod machine;
+mod ppl;
 mod pull;
 mod quantize;
 mod run;
@@ -30,6 +31,7 @@ pub enum Command {
     Devices(devices::Devices),
     Limits(Box<limits::Limits>),
     Bench(bench::Bench),
+    Ppl(Box<ppl::Ppl>),
     Pull(pull::Pull),
     Quantize(quantize::Quantize),
     Synth(synth::Synth),
@@ -48,6 +50,7 @@ impl Command {
             Command::Devices(command) => command.run(),
             Command::Limits(command) => command.run(),
             Command::Bench(command) => command.run(),
+            Command::Ppl(command) => command.run(),
             Command::Pull(command) => command.run(),
             Command::Quantize(command) => command.run(),
             Command::Synth(command) => command.run(),

@@ -1,94 +1,100 @@
 //! [`KvCache`]: keys and values in lanes and pages.
 //!
 //! A lane is one (layer, KV head). Its rows live in pages of one lane each, taken from a pool; a page that no lane
-//! holds any more goes back. Forks share pages and copy one only when they write to it.
+//! holds any more goes back. Forks share pages and copy one only when they write to it. Lanes of one cache may be of
+//! unequal length: each keeps what its policy decided, and the position of every slot.
 
+mod bands;
+mod compaction;
+mod error;
+mod lane;
+mod pattern;
 mod pool;
+mod selection;
 mod spec;
 
-pub use spec::{CacheSpec, CacheSpecError};
+pub(crate) use selection::{Selected, Selection};
 
+pub use error::CacheError;
+pub use spec::{
+    Budget, CacheSpec, CacheSpecError, Compress, Duo, FORMS, Geometry, Heavy, Pool as Pooling, Quest,
+    Rollback, Scorer, Select, Split, Streaming,
+};
+
+use bands::Window;
+use lane::Lane;
 use pool::Pool;
-use roofline_kernels::{KvLayer, LaneView, PageLayout, PageRef, Rows};
+use roofline_kernels::{
+    AttentionShape, Band, KvLayer, LaneView, PageBounds, PageLayout, PageRef, Rows, Visible,
+};
+use roofline_model::operator::Cost;
+use std::ops::Range;
+use std::sync::Arc;
 
-/// What a cache can refuse.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CacheError {
-    /// A fixed capacity is used up.
-    #[error("the cache {spec} is full: {seen} tokens are in it, {wanted} more were to come")]
-    Full {
-        /// The policy that set the cap.
-        spec: CacheSpec,
-        /// Tokens in the cache.
-        seen: usize,
-        /// Tokens the step would have added.
-        wanted: usize,
-    },
-    /// The allocator had no page left.
-    #[error(
-        "no memory for the KV cache: {committed} bytes are held and {wanted} more were asked for; use a shorter \
-         context or a narrower --kv-type"
-    )]
-    Memory {
-        /// Bytes held.
-        committed: u64,
-        /// Bytes asked for.
-        wanted: u64,
-    },
-    /// More tokens were to be taken back than are there.
-    #[error("cannot roll back {wanted} tokens: only {seen} were seen")]
-    Rollback {
-        /// Tokens in the cache.
-        seen: usize,
-        /// Tokens to take back.
-        wanted: usize,
-    },
-}
-
-/// Three byte counts of a cache, counted and not estimated.
+/// Byte counts of a cache, counted and not estimated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CacheBytes {
-    /// Slots in use.
+    /// Slots in use that a query can still see.
     pub live: u64,
     /// Pages held, shared ones included.
     pub committed: u64,
     /// Most that was ever committed.
     pub peak: u64,
-}
-
-/// The rows of one (layer, KV head).
-#[derive(Debug, Clone, Default)]
-struct Lane {
-    table: Vec<u32>, // (pages of the lane), ids into the pool
-    len: usize,      // slots in use
+    /// Page tables, positions, scores and page bounds, beside the pages.
+    pub metadata: u64,
 }
 
 /// Keys and values of the tokens seen.
 #[derive(Clone)]
 pub struct KvCache {
-    spec: CacheSpec,
+    spec: Arc<CacheSpec>,
     layout: PageLayout,
-    n_kv_heads: usize,
-    lanes: Vec<Lane>, // (n_layers, n_kv_heads)
+    geometry: Geometry,
+    capacity: Option<usize>,                // tokens of `static`
+    windows: Option<Arc<[Option<Window>]>>, // (n_layers, n_kv_heads)
+    lanes: Vec<Lane>,                       // (n_layers, n_kv_heads)
     pool: Pool,
     seen: usize,
+    floor: usize, // tokens below which nothing can be taken back
     peak: u64,
 }
 
 impl KvCache {
-    /// An empty cache. `static` takes all its pages here, `full` none.
+    /// An empty cache. `static` takes all its pages here, the others none.
     ///
     /// # Errors
-    /// [`CacheError::Memory`] when the pages of a `static` cache cannot be had.
+    /// [`CacheSpecError`] when the policy does not fit the model; [`CacheError::Memory`] when the pages of a `static`
+    /// cache cannot be had.
     pub fn new(
-        spec: CacheSpec,
+        spec: &CacheSpec,
         layout: PageLayout,
-        n_layers: usize,
-        n_kv_heads: usize,
-    ) -> Result<KvCache, CacheError> {
-        let lanes = vec![Lane::default(); n_layers * n_kv_heads];
-        let mut cache = KvCache { spec, layout, n_kv_heads, lanes, pool: Pool::default(), seen: 0, peak: 0 };
-        if let CacheSpec::Static { capacity } = spec {
+        geometry: Geometry,
+    ) -> Result<KvCache, crate::EngineError> {
+        let token_bytes = (geometry.lanes() * layout.slot_bytes()) as u64;
+        spec.check(&geometry, token_bytes)?;
+        let capacity = match spec {
+            CacheSpec::Static { capacity } => Some(capacity.tokens(geometry.context_length, token_bytes)),
+            _ => None,
+        };
+        let mut cache = KvCache {
+            spec: Arc::new(spec.clone()),
+            layout,
+            geometry,
+            capacity,
+            windows: windows(spec, &geometry)?,
+            lanes: vec![Lane::default(); geometry.lanes()],
+            pool: Pool::default(),
+            seen: 0,
+            floor: 0,
+            peak: 0,
+        };
+        if let Some(quest) = spec.quest() {
+            let first = quest.dense_layers.saturating_mul(geometry.n_kv_heads).min(geometry.lanes());
+            for lane in &mut cache.lanes[first..] {
+                lane.bounds = Some(PageBounds::new(layout));
+            }
+        }
+        if let Some(capacity) = capacity {
             let pages = capacity.div_ceil(layout.slots()).saturating_mul(cache.lanes.len());
             cache.grow(pages)?;
             for lane in &mut cache.lanes {
@@ -99,8 +105,8 @@ impl KvCache {
     }
 
     /// The policy.
-    pub fn spec(&self) -> CacheSpec {
-        self.spec
+    pub fn spec(&self) -> &CacheSpec {
+        &self.spec
     }
 
     /// How a page is laid out.
@@ -113,14 +119,38 @@ impl KvCache {
         self.seen
     }
 
-    /// Bytes in use, held, and most ever held.
+    /// Bytes in use, held, most ever held, and beside the pages.
     pub fn bytes(&self) -> CacheBytes {
-        let slots: usize = self.lanes.iter().map(|lane| lane.len).sum();
+        let slots: usize = self.lanes.iter().map(|lane| lane.len - lane.dead).sum();
+        let metadata: usize = self.lanes.iter().map(Lane::metadata_bytes).sum();
         CacheBytes {
             live: slots as u64 * self.layout.slot_bytes() as u64,
             committed: self.committed(),
             peak: self.peak,
+            metadata: metadata as u64,
         }
+    }
+
+    /// Positions that a lane holds for later queries, ascending.
+    pub fn positions(&self, layer: usize, kv_head: usize) -> Vec<usize> {
+        let at = layer * self.geometry.n_kv_heads + kv_head;
+        let lane = &self.lanes[at];
+        let hidden = match self.windows.as_ref().and_then(|windows| windows[at]) {
+            Some(Window { sinks, .. }) => sinks..sinks + lane.dead,
+            None => 0..0,
+        };
+        let mut positions: Vec<usize> =
+            (0..lane.len).filter(|slot| !hidden.contains(slot)).map(|slot| lane.position(slot)).collect();
+        positions.sort_unstable();
+        positions
+    }
+
+    /// Positions in some pages of a lane, by their index.
+    pub(crate) fn page_positions(&self, layer: usize, kv_head: usize, pages: &[u32]) -> Vec<usize> {
+        let lane = &self.lanes[layer * self.geometry.n_kv_heads + kv_head];
+        let slots = self.layout.slots();
+        let slots_of = |page: &u32| *page as usize * slots..((*page as usize + 1) * slots).min(lane.len);
+        pages.iter().flat_map(slots_of).map(|slot| lane.position(slot)).collect()
     }
 
     fn committed(&self) -> u64 {
@@ -134,7 +164,7 @@ impl KvCache {
     pub(crate) fn check_room(&self, rows: usize) -> Result<(), CacheError> {
         match self.room() {
             Some(room) if rows > room => {
-                Err(CacheError::Full { spec: self.spec, seen: self.seen, wanted: rows })
+                Err(CacheError::Full { spec: self.spec().clone(), seen: self.seen, wanted: rows })
             }
             _ => Ok(()),
         }
@@ -142,10 +172,7 @@ impl KvCache {
 
     /// Tokens that still fit under a fixed capacity.
     pub fn room(&self) -> Option<usize> {
-        match self.spec {
-            CacheSpec::Full => None,
-            CacheSpec::Static { capacity } => Some(capacity - self.seen),
-        }
+        self.capacity.map(|capacity| capacity - self.seen)
     }
 
     /// A cache with the same rows. Pages in use are shared until one side writes to them; a `static` fork reserves
@@ -155,118 +182,263 @@ impl KvCache {
     /// [`CacheError::Memory`] when the reserve of a `static` fork cannot be had.
     pub fn fork(&self) -> Result<KvCache, CacheError> {
         let mut fork = self.clone();
-        fork.grow(self.pool.free())?;
+        if self.capacity.is_some() {
+            fork.grow(self.pool.free())?;
+        }
         fork.peak = fork.committed();
         Ok(fork)
     }
 
-    /// Makes room for `rows` more tokens in every lane; nothing is in the cache yet.
+    /// Makes room for `rows` more tokens in the lanes of `layers`; nothing is in the cache yet.
     ///
     /// # Errors
-    /// [`CacheError::Full`] past a fixed capacity, [`CacheError::Memory`] when no page can be had. The cache is
-    /// unchanged then.
-    pub(crate) fn reserve(&mut self, rows: usize) -> Result<(), CacheError> {
+    /// [`CacheError::Full`] past a fixed capacity, [`CacheError::Memory`] when no page can be had. The cache holds the
+    /// same rows then.
+    pub(crate) fn reserve(&mut self, layers: Range<usize>, rows: usize) -> Result<(), CacheError> {
         self.check_room(rows)?;
-        let pages_per_lane = (self.seen + rows).div_ceil(self.layout.slots());
+        let slots = self.layout.slots();
+        let lanes = layers.start * self.geometry.n_kv_heads..layers.end * self.geometry.n_kv_heads;
+        let pages = |lane: &Lane| (lane.len + rows).div_ceil(slots);
         let missing: usize =
-            self.lanes.iter().map(|lane| pages_per_lane.saturating_sub(lane.table.len())).sum();
+            self.lanes[lanes.clone()].iter().map(|lane| pages(lane).saturating_sub(lane.table.len())).sum();
         if missing > self.pool.free() {
             self.grow(missing - self.pool.free())?;
         }
-        for lane in &mut self.lanes {
-            while lane.table.len() < pages_per_lane {
-                match self.pool.take() {
-                    Some(page) => lane.table.push(page),
-                    None => {
-                        return Err(CacheError::Memory {
-                            committed: 0,
-                            wanted: self.layout.page_bytes() as u64,
-                        });
-                    }
-                }
+        for at in lanes {
+            while self.lanes[at].table.len() < pages(&self.lanes[at]) {
+                let Some(page) = self.pool.take() else {
+                    return Err(self.no_memory(1));
+                };
+                self.lanes[at].table.push(page);
             }
+            let open = self.lanes[at].len / slots..self.lanes[at].table.len();
+            self.own(at, open)?;
         }
-        self.own_open_pages()
+        Ok(())
     }
 
-    /// Copies the pages that this step writes to and a fork still shares.
-    fn own_open_pages(&mut self) -> Result<(), CacheError> {
-        let first = self.seen / self.layout.slots();
-        let committed = self.committed();
-        for lane in &self.lanes {
-            for &page in lane.table.iter().skip(first) {
-                if !self.pool.own(page) {
-                    return Err(CacheError::Memory { committed, wanted: self.layout.page_bytes() as u64 });
-                }
+    /// Copies those of a lane's `pages` that a fork still shares.
+    fn own(&mut self, lane: usize, pages: Range<usize>) -> Result<(), CacheError> {
+        for index in pages {
+            if !self.pool.own(self.lanes[lane].table[index]) {
+                return Err(self.no_memory(1));
             }
         }
         Ok(())
     }
 
+    fn no_memory(&self, pages: usize) -> CacheError {
+        let wanted = (pages as u64).saturating_mul(self.layout.page_bytes() as u64);
+        CacheError::Memory { committed: self.committed(), wanted }
+    }
+
     fn grow(&mut self, pages: usize) -> Result<(), CacheError> {
         if !self.pool.grow(pages, self.layout.page_bytes()) {
-            let wanted = (pages as u64).saturating_mul(self.layout.page_bytes() as u64);
-            return Err(CacheError::Memory { committed: self.committed(), wanted });
+            return Err(self.no_memory(pages));
         }
         self.peak = self.peak.max(self.committed());
         Ok(())
     }
 
-    /// Writes the keys and values of `rows` new tokens of one layer, which [`KvCache::reserve`] made room for.
-    /// `k`, `v`: (rows, n_kv_heads, head_dim), keys after RoPE.
-    pub(crate) fn append(&mut self, layer: usize, rows: usize, k: &[f32], v: &[f32]) {
+    /// Writes the keys and values of `rows` new tokens of one layer, from position `start` on, which
+    /// [`KvCache::reserve`] made room for. `k`, `v`: (rows, n_kv_heads, head_dim), keys after RoPE.
+    pub(crate) fn append(&mut self, layer: usize, start: usize, rows: usize, k: &[f32], v: &[f32]) {
         let (head_dim, slots) = (self.layout.head_dim(), self.layout.slots());
-        let stride = self.n_kv_heads * head_dim;
-        for head in 0..self.n_kv_heads {
-            let lane = &mut self.lanes[layer * self.n_kv_heads + head];
+        let n_kv_heads = self.geometry.n_kv_heads;
+        let stride = n_kv_heads * head_dim;
+        let evicts = self.evicts();
+        for head in 0..n_kv_heads {
+            let lane = &mut self.lanes[layer * n_kv_heads + head];
             let mut row = 0;
             while row < rows {
-                let (page, first) = ((self.seen + row) / slots, (self.seen + row) % slots);
+                let (page, first) = ((lane.len + row) / slots, (lane.len + row) % slots);
                 let count = (slots - first).min(rows - row);
                 let at = row * stride + head * head_dim;
-                let page = self.pool.page_mut(lane.table[page]);
+                let bytes = self.pool.page_mut(lane.table[page]);
                 let (k, v) = (Rows { data: &k[at..], stride }, Rows { data: &v[at..], stride });
-                self.layout.write_slots(page, first, count, k, v);
+                self.layout.write_slots(bytes, first, count, k, v);
+                lane.widen_bounds(page, bytes, first..first + count);
                 row += count;
             }
-            lane.len = self.seen + rows;
+            lane.len += rows;
+            if evicts {
+                lane.positions.extend((start..start + rows).map(|position| position as u32));
+            }
         }
+    }
+
+    /// Whether slots may ever hold another position than their index.
+    fn evicts(&self) -> bool {
+        !matches!(self.spec.eviction(), CacheSpec::Full | CacheSpec::Static { .. } | CacheSpec::Quest(_))
     }
 
     /// The step is over: `rows` more tokens were seen.
     pub(crate) fn advance(&mut self, rows: usize) {
         self.seen += rows;
+        self.drop_unseen(rows == 1);
+    }
+
+    /// Something was evicted when `seen` tokens had been: no token before that can be taken back.
+    pub(crate) fn forbid_rollback(&mut self, seen: usize) {
+        self.floor = self.floor.max(seen);
     }
 
     /// Forgets the last `count` tokens as if they had never been seen; pages that fall empty go back.
     ///
     /// # Errors
-    /// [`CacheError::Rollback`] when fewer were seen.
+    /// [`CacheError::Rollback`] when fewer were seen, [`CacheError::Evicted`] when the policy has evicted what the
+    /// token before them saw.
     pub fn rollback(&mut self, count: usize) -> Result<(), CacheError> {
         if count > self.seen {
             return Err(CacheError::Rollback { seen: self.seen, wanted: count });
         }
+        let possible = if count == self.seen { count } else { self.seen.saturating_sub(self.floor) };
+        if count > possible {
+            return Err(CacheError::Evicted { spec: self.spec().clone(), wanted: count, possible });
+        }
         self.seen -= count;
+        if self.seen == 0 {
+            self.floor = 0;
+        }
         self.trim();
         Ok(())
     }
 
     /// Takes slots past `seen` out of use: after a rollback, and after a step that failed midway.
     pub(crate) fn trim(&mut self) {
-        let keep = self.seen.div_ceil(self.layout.slots());
-        let reserved = matches!(self.spec, CacheSpec::Static { .. });
-        for lane in &mut self.lanes {
-            lane.len = lane.len.min(self.seen);
-            for page in lane.table.drain(keep.min(lane.table.len())..) {
-                self.pool.give_back(page, reserved);
+        for at in 0..self.lanes.len() {
+            let lane = &self.lanes[at];
+            let mut len = if self.evicts() { lane.len } else { lane.len.min(self.seen) };
+            while len > 0 && lane.position(len - 1) >= self.seen {
+                len -= 1;
             }
+            self.shrink(at, len, self.capacity.is_some());
         }
+        self.mend_dead();
     }
 
     /// One layer's lanes, as attention reads them.
     pub(crate) fn layer(&self, layer: usize) -> LayerLanes<'_> {
-        LayerLanes { cache: self, first: layer * self.n_kv_heads }
+        LayerLanes { cache: self, first: layer * self.geometry.n_kv_heads }
     }
+
+    /// The position in a slot of a lane.
+    pub(crate) fn position(&self, layer: usize, kv_head: usize, slot: usize) -> usize {
+        self.lanes[layer * self.geometry.n_kv_heads + kv_head].position(slot)
+    }
+
+    /// Attention that each slot of a lane has received, as far as it remembers.
+    pub(crate) fn mass(&self, layer: usize, kv_head: usize) -> &[f32] {
+        &self.lanes[layer * self.geometry.n_kv_heads + kv_head].mass
+    }
+
+    /// Sets [`KvCache::mass`] for every slot of a lane; `mass` may be longer than the lane.
+    pub(crate) fn set_mass(&mut self, layer: usize, kv_head: usize, mass: &[f32]) {
+        let lane = &mut self.lanes[layer * self.geometry.n_kv_heads + kv_head];
+        lane.mass.clear();
+        lane.mass.extend_from_slice(&mass[..lane.len]);
+    }
+
+    /// The key in a slot as attention reads it, into `out`: (head_dim).
+    pub(crate) fn read_key(&self, layer: usize, kv_head: usize, slot: usize, out: &mut [f32]) {
+        let (page, at) = self.slot(layer, kv_head, slot);
+        self.layout.read_key(page, at, out);
+    }
+
+    /// The value in a slot, into `out`: (head_dim).
+    pub(crate) fn read_value(&self, layer: usize, kv_head: usize, slot: usize, out: &mut [f32]) {
+        let (page, at) = self.slot(layer, kv_head, slot);
+        self.layout.read_value(page, at, out);
+    }
+
+    fn slot(&self, layer: usize, kv_head: usize, slot: usize) -> (&[u8], usize) {
+        let lane = &self.lanes[layer * self.geometry.n_kv_heads + kv_head];
+        let slots = self.layout.slots();
+        (self.pool.page(lane.table[slot / slots]), slot % slots)
+    }
+
+    /// Tokens per lane that a budget comes to where a lane holds `len`.
+    ///
+    /// # Errors
+    /// [`CacheError::Budget`] when that is less than `least` and less than what is there.
+    pub(crate) fn budget_tokens(
+        &self,
+        budget: Budget,
+        len: usize,
+        least: usize,
+    ) -> Result<usize, CacheError> {
+        let token_bytes = (self.geometry.lanes() * self.layout.slot_bytes()) as u64;
+        let tokens = budget.tokens(len, token_bytes);
+        if tokens < least && tokens < len {
+            return Err(CacheError::Budget { spec: self.spec().clone(), tokens, len, least });
+        }
+        Ok(tokens)
+    }
+
+    /// What the newest `rows` rows of a layer read.
+    pub(crate) fn reads(&self, layer: usize, rows: usize, visible: Visible<'_>) -> Reads {
+        let (n, mut reads) = (self.geometry.n_kv_heads, Reads::default());
+        match visible {
+            Visible::Bands { bands, .. } => {
+                for bands in bands.chunks_exact(rows.max(1)) {
+                    let seen = |band: &Band| band.sinks + band.to - band.from;
+                    reads.pairs += bands.iter().map(seen).sum::<usize>() as u64;
+                    // Windows overlap: one pass reads them from the first slot of the first to the last of the last.
+                    let (Some(first), Some(last)) = (bands.first(), bands.last()) else { continue };
+                    let sinks = last.sinks.min(first.from);
+                    reads.slots += (sinks + last.to - first.from) as u64;
+                }
+            }
+            _ => {
+                for lane in &self.lanes[layer * n..(layer + 1) * n] {
+                    let (len, rows) = (lane.len as u64, rows as u64);
+                    reads.slots += len;
+                    reads.pairs += rows * (len - rows) + rows * (rows + 1) / 2; // a row sees itself and all before
+                }
+            }
+        }
+        reads
+    }
+
+    /// Slots in use of a lane.
+    pub(crate) fn lane_len(&self, layer: usize, kv_head: usize) -> usize {
+        self.lanes[layer * self.geometry.n_kv_heads + kv_head].len
+    }
+}
+
+/// What one step reads of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Reads {
+    /// Slots read at least once, over all lanes.
+    pub slots: u64,
+    /// (row, slot) pairs, over all lanes.
+    pub pairs: u64,
+}
+
+impl Reads {
+    /// What attention over them costs: scores and outputs, 4 operations per channel and pair of query head and slot.
+    pub fn cost(self, slot_bytes: usize, shape: AttentionShape) -> Cost {
+        Cost {
+            kv_read_bytes: self.slots * slot_bytes as u64,
+            flops: 4 * (shape.head_dim * shape.group()) as u64 * self.pairs,
+            ..Cost::default()
+        }
+    }
+}
+
+/// Sinks and windows of the lanes, where the policy has them.
+fn windows(spec: &CacheSpec, geometry: &Geometry) -> Result<Option<Arc<[Option<Window>]>>, CacheSpecError> {
+    Ok(match spec {
+        CacheSpec::Streaming(Streaming { sinks, window, .. }) => {
+            Some(vec![Some(Window { sinks: *sinks, recent: *window }); geometry.lanes()].into())
+        }
+        CacheSpec::Duo(duo) => {
+            let window = Window { sinks: duo.sinks, recent: duo.recent };
+            let full = pattern::full_lanes(duo, geometry)?;
+            Some(full.into_iter().map(|full| (!full).then_some(window)).collect())
+        }
+        _ => None,
+    })
 }
 
 /// The lanes of one layer.

@@ -92,7 +92,14 @@ impl Pool {
         self.pages[id as usize].as_ref().map_or(&[], |page| page.as_slice())
     }
 
-    /// The same, to write to: the page is this cache's own after [`Pool::own`].
+    /// Lets `f` read one page and write another, which is this cache's own.
+    pub fn with_two(&mut self, source: u32, target: u32, f: impl FnOnce(&[u8], &mut [u8])) {
+        if let Some(source) = self.pages[source as usize].clone() {
+            f(source.as_slice(), self.page_mut(target));
+        }
+    }
+
+    /// The same as [`Pool::page`], to write to: the page is this cache's own after [`Pool::own`].
     pub fn page_mut(&mut self, id: u32) -> &mut [u8] {
         match self.pages[id as usize].as_mut().and_then(Arc::get_mut) {
             Some(page) => page.as_mut_slice(),

@@ -1,6 +1,6 @@
 //! From lists of settings to the rows they multiply to, all of them checked.
 
-use roofline_engine::{CacheSpec, EngineError, KvFormats};
+use roofline_engine::{Budget, CacheSpec, EngineError, KvFormats};
 use roofline_kernels::PageLayout;
 use roofline_model::ModelConfig;
 use serde::Serialize;
@@ -43,7 +43,7 @@ pub enum Phase {
 }
 
 /// What a session is made for; rows that differ only in their test share one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setup {
     /// Index of the model.
     pub model: usize,
@@ -58,7 +58,7 @@ pub struct Setup {
 }
 
 /// One row to measure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Case {
     /// Where it runs.
     pub setup: Setup,
@@ -91,9 +91,8 @@ impl Case {
             let (model, test) = (name.to_string(), self.test());
             return Err(BenchError::Context { model, test, depth, wanted, limit });
         }
-        if let CacheSpec::Static { capacity } = self.setup.cache {
-            let cache = self.setup.cache;
-            let refuse = |why| Err(BenchError::Capacity { cache, capacity, why });
+        if let CacheSpec::Static { capacity: Budget::Tokens(capacity) } = self.setup.cache {
+            let refuse = |why| Err(BenchError::Capacity { cache: self.setup.cache.clone(), capacity, why });
             if capacity > limit {
                 return refuse(format!("{name} has a context of {limit}"));
             }
@@ -135,7 +134,7 @@ pub fn plan(models: &[(&str, &ModelConfig)], settings: &Settings) -> Result<Vec<
     for (model, (name, config)) in models.iter().enumerate() {
         for setup in setups(model, settings) {
             for &(phase, tokens) in &tests {
-                let case = Case { setup, phase, tokens };
+                let case = Case { setup: setup.clone(), phase, tokens };
                 case.check(name, config)?;
                 cases.push(case);
             }
@@ -174,12 +173,12 @@ fn tests(settings: &Settings) -> Vec<(Phase, usize)> {
 fn setups(model: usize, settings: &Settings) -> Vec<Setup> {
     let mut all = Vec::new();
     for &threads in &settings.threads {
-        for &cache in &settings.caches {
+        for cache in &settings.caches {
             for &kv_format in &settings.kv_formats {
                 all.extend(settings.depths.iter().map(|&depth| Setup {
                     model,
                     threads,
-                    cache,
+                    cache: cache.clone(),
                     kv_format,
                     depth,
                 }));
@@ -211,12 +210,12 @@ fn cache_bytes(cases: &[Case], models: &[(&str, &ModelConfig)]) -> Result<u64, L
     let mut sessions: Vec<(Setup, usize)> = Vec::new();
     for case in cases {
         let wanted = match case.setup.cache {
-            CacheSpec::Static { capacity } => capacity,
+            CacheSpec::Static { capacity: Budget::Tokens(capacity) } => capacity,
             _ => case.setup.depth + case.tokens,
         };
         match sessions.iter_mut().find(|(setup, _)| *setup == case.setup) {
             Some((_, tokens)) => *tokens = wanted.max(*tokens),
-            None => sessions.push((case.setup, wanted)),
+            None => sessions.push((case.setup.clone(), wanted)),
         }
     }
     let mut total = 0u64;

@@ -52,7 +52,7 @@ impl Roof {
     /// For a step over `resident_bytes` in arithmetic of `bits`.
     pub(super) fn of(
         machine: &Machine,
-        setup: Setup,
+        setup: &Setup,
         resident_bytes: u64,
         bits: u32,
     ) -> Result<Roof, LabError> {

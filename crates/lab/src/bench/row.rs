@@ -102,7 +102,7 @@ pub struct Row {
 
 impl Row {
     pub(super) fn of(
-        case: Case,
+        case: &Case,
         subject: &Subject,
         isa: &'static str,
         chunk: usize,

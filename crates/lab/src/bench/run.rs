@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use roofline_engine::{CacheSpec, Cpu, EngineError, Model, Session, SessionOptions};
+use roofline_engine::{Budget, CacheSpec, Cpu, EngineError, Model, Session, SessionOptions};
 use serde::Serialize;
 
 use super::row::Measured;
@@ -41,7 +41,7 @@ pub struct Sample {
 }
 
 /// Where a benchmark stands.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Progress {
     /// Runs done, warm-up included.
     pub done: usize,
@@ -170,9 +170,9 @@ impl<'a> Bench<'a> {
     /// Every row once.
     fn round(&mut self, counted: bool, watch: &mut dyn FnMut(Progress)) -> Result<(), LabError> {
         for (index, case) in self.cases.iter().enumerate() {
-            watch(self.progress(*case, index));
-            let seat = self.seat(case.setup)?;
-            let run = self.time(seat, *case, index)?;
+            watch(self.progress(case, index));
+            let seat = self.seat(&case.setup)?;
+            let run = self.time(seat, case, index)?;
             self.took[index] = run.wall;
             self.done += 1;
             if counted {
@@ -185,31 +185,31 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn progress(&self, case: Case, next: usize) -> Progress {
+    fn progress(&self, case: &Case, next: usize) -> Progress {
         let runs = self.cases.len() * (self.settings.repetitions + 1);
         let round: Duration = self.took.iter().sum();
         let rest: Duration = self.took[next..].iter().sum();
         let rounds_after = (runs - self.done - 1) / self.cases.len();
         let left = (self.done >= self.cases.len()).then(|| rest + round * rounds_after as u32);
-        Progress { done: self.done, runs, case, left }
+        Progress { done: self.done, runs, case: case.clone(), left }
     }
 
     /// Where the session of `setup` stands in the list; it is made when it is first asked for.
-    fn seat(&mut self, setup: Setup) -> Result<usize, LabError> {
-        if let Some(seat) = self.seats.iter().position(|seat| seat.setup == setup) {
+    fn seat(&mut self, setup: &Setup) -> Result<usize, LabError> {
+        if let Some(seat) = self.seats.iter().position(|seat| seat.setup == *setup) {
             return Ok(seat);
         }
         let session = self.fill(setup)?;
-        self.seats.push(Seat { setup, session });
+        self.seats.push(Seat { setup: setup.clone(), session });
         Ok(self.seats.len() - 1)
     }
 
     /// A session that has seen `setup.depth` tokens.
-    fn fill(&self, setup: Setup) -> Result<Session, LabError> {
-        let tests = self.cases.iter().filter(|case| case.setup == setup);
+    fn fill(&self, setup: &Setup) -> Result<Session, LabError> {
+        let tests = self.cases.iter().filter(|case| case.setup == *setup);
         let longest = tests.map(|case| case.tokens).max().unwrap_or(0);
         let context = match setup.cache {
-            CacheSpec::Static { capacity } => capacity,
+            CacheSpec::Static { capacity: Budget::Tokens(capacity) } => capacity,
             _ => setup.depth + longest,
         };
         let cpu = self.settings.threads.iter().position(|&threads| threads == setup.threads);
@@ -219,7 +219,7 @@ impl<'a> Bench<'a> {
             None => subject.model.clone(),
         };
         let options = SessionOptions {
-            cache: setup.cache,
+            cache: setup.cache.clone(),
             kv_format: setup.kv_format,
             context: Some(context),
             chunk: self.settings.chunk,
@@ -244,7 +244,7 @@ impl<'a> Bench<'a> {
     }
 
     /// One run of a row, and the session back as it was.
-    fn time(&mut self, seat: usize, case: Case, index: usize) -> Result<Run, LabError> {
+    fn time(&mut self, seat: usize, case: &Case, index: usize) -> Result<Run, LabError> {
         let ids = self.ids(case.setup.model, case.tokens, 1 + index as u64);
         let cancel = self.cancel;
         let session = &mut self.seats[seat].session;
@@ -278,7 +278,7 @@ impl<'a> Bench<'a> {
         };
         // A policy that evicted cannot go back; then the depth is filled anew.
         if session.rollback(case.tokens).is_err() {
-            self.seats[seat].session = self.fill(case.setup)?;
+            self.seats[seat].session = self.fill(&case.setup)?;
         }
         Ok(run)
     }
@@ -297,14 +297,14 @@ impl<'a> Bench<'a> {
 
     fn finish(self, probes: &[Machine]) -> Result<(Vec<usize>, Vec<Row>), LabError> {
         let mut rows = Vec::with_capacity(self.cases.len());
-        for (&case, measured) in self.cases.iter().zip(self.measured) {
+        for (case, measured) in self.cases.iter().zip(self.measured) {
             let subject = &self.subjects[case.setup.model];
             let resident = subject.model.facts().weight_bytes + measured.kv_bytes;
             let machine = (self.settings.threads.iter().zip(probes))
                 .find(|(threads, _)| **threads == case.setup.threads)
                 .map(|(_, machine)| machine)
                 .ok_or(LabError::NoFigure { what: "this thread count" })?;
-            let roof = Roof::of(machine, case.setup, resident, subject.arithmetic_bits)?;
+            let roof = Roof::of(machine, &case.setup, resident, subject.arithmetic_bits)?;
             let isa = subject.model.cpu().table().isa().name();
             rows.push(Row::of(case, subject, isa, self.settings.chunk, measured, roof)?);
         }

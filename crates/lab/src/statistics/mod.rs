@@ -2,10 +2,12 @@
 //!
 //! Everything is deterministic: the bootstrap draws from a seeded generator of its own.
 
+mod blocks;
 mod bootstrap;
 mod line;
 mod student;
 
+pub use blocks::{Block, BlockMean, block_mean};
 pub(crate) use bootstrap::Random;
 pub use bootstrap::{Bootstrap, bootstrap, bootstrap_median};
 pub use line::{Line, least_squares, theil_sen};

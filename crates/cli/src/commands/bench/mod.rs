@@ -191,7 +191,7 @@ fn subject(files: &ModelFiles, cpu: &Cpu) -> Result<Subject, Failure> {
 fn measure(subjects: &[Subject], settings: &Settings, interrupt: &Interrupt) -> Result<Report, Failure> {
     let bar = bar("{bar:30} {pos}/{len} {msg}");
     let report = bench::run(subjects, settings, interrupt.flag(), &mut |progress: Progress| {
-        let setup = progress.case.setup;
+        let setup = &progress.case.setup;
         let left = progress.left.map_or("warming up".to_string(), |left| format!("{} left", minutes(left)));
         bar.set_length(progress.runs as u64);
         bar.set_position(progress.done as u64);
