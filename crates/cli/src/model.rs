@@ -84,8 +84,8 @@ pub struct Memory {
     /// `docs/kv-cache.md` names all of them
     #[arg(long, value_name = "SPEC", default_value = "full")]
     cache: String,
-    /// How the KV cache stores numbers: f32, f16, bf16, i8, q8_0, or K and V apart as k=i8,v=f16
-    /// [default: f16; f32 for logits]
+    /// How the KV cache stores numbers: f32, f16, bf16, i8, q8_0, kivi4, kivi2, kvquant4, kvquant3, or K and V
+    /// apart as k=i8,v=f16 [default: f16; f32 for logits]
     #[arg(long, value_name = "FORMAT")]
     kv_type: Option<String>,
     /// Tokens the session takes at most [default: the model's context]

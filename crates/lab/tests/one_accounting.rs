@@ -29,6 +29,24 @@ const PLANS: [&[(usize, bool)]; 3] = [
     &[(1, true), (1, true), (1, true)],
 ];
 
+/// Long enough that pages are sealed, several in one step, and read as such.
+const LONG: &[(usize, bool)] = &[(100, false), (91, false), (1, true), (300, false), (20, true), (1, true)];
+
+/// Storage formats of the cache, alike and apart.
+const FORMATS: [&str; 11] = [
+    "f32",
+    "f16",
+    "bf16",
+    "i8",
+    "q8_0",
+    "k=i8,v=f16",
+    "k=bf16,v=q8_0",
+    "kivi4",
+    "kvquant3",
+    "k=kivi2,v=i8",
+    "k=f16,v=kvquant4",
+];
+
 #[test]
 fn meter_and_prediction_are_the_same_integers() {
     for folder in golden_folders() {
@@ -64,11 +82,12 @@ fn check(path: &Path) {
         files.checkpoint().tensors().map(|view| (view.name, view.format, view.shape)),
     )
     .unwrap();
-    let head_dim = model.config().head_dim;
-    for text in ["f32", "f16", "bf16", "i8", "q8_0", "k=i8,v=f16", "k=bf16,v=q8_0"] {
+    let (head_dim, long) = (model.config().head_dim, model.config().context_length >= 600);
+    for text in FORMATS {
         let (kv_format, predicted_kv): (KvFormats, roofline_limits::KvFormats) =
             (text.parse().unwrap(), text.parse().unwrap());
-        if text.contains("q8_0") && !head_dim.is_multiple_of(32) {
+        if !head_dim.is_multiple_of(32) && ["q8_0", "kivi", "kvquant"].iter().any(|name| text.contains(name))
+        {
             // Both sides refuse it.
             let options = SessionOptions { kv_format, ..SessionOptions::default() };
             assert!(Session::new(model.clone(), options).is_err());
@@ -77,7 +96,7 @@ fn check(path: &Path) {
         }
         let accounting =
             formats.with(|formats| Accounting::new(model.config(), formats, predicted_kv)).unwrap();
-        for plan in PLANS {
+        for plan in PLANS.into_iter().chain(long.then_some(LONG)) {
             let largest = plan.iter().map(|(rows, _)| *rows).max().unwrap();
             let options = SessionOptions { kv_format, chunk: largest, ..SessionOptions::default() };
             let mut session = Session::new(model.clone(), options).unwrap();

@@ -101,7 +101,7 @@ impl Precision {
         let kv_bits = if paper_alias { written.unwrap_or(16) } else { 16 };
         let kv = match kv {
             Some(kv) => kv_formats(kv).ok_or_else(|| {
-                bad("the cache is f32, f16, bf16, i8, q8_0, kivi4, kivi2, or 32, 16, 8, 4, 2 bits, or k=i8,v=f16")
+                bad("the cache is f32, f16, bf16, i8, q8_0, kivi4, kivi2, kvquant4, kvquant3, or 32, 16, 8, 4, 2 bits, or k=i8,v=f16")
             })?,
             None => match kv_bits {
                 32 => KvFormat::F32.into(),

@@ -112,7 +112,7 @@ impl KvCache {
         let pairs = if quest.select == Select::Lane { slots } else { slots.div_ceil(group as u64) };
         let key_bytes = self.layout.head_dim()
             * if self.layout.key_format() == roofline_kernels::KvFormat::F32 { 4 } else { 2 };
-        (Reads { slots, pairs }, (selection.bound_pages * 2 * key_bytes) as u64)
+        (Reads { slots, pairs, sealed_pages: 0 }, (selection.bound_pages * 2 * key_bytes) as u64)
     }
 }
 
