@@ -123,7 +123,7 @@ pub struct Generation<'a> {
 
 impl<'a> Generation<'a> {
     /// Takes in the prompt behind what the session has seen and stands before the first token. `progress` hears the
-    /// prompt tokens done after every step.
+    /// prompt tokens done after every layer and every step, and it ends within a layer once `cancel` is set.
     ///
     /// # Errors
     /// As [`Session::prefill`]; a cancelled prefill is no error but a generation that yields nothing.

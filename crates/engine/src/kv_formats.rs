@@ -39,6 +39,11 @@ fn available() -> String {
 }
 
 impl KvFormats {
+    /// Whether old pages are sealed, so that what a row reads depends on the steps before it.
+    pub fn seals(&self) -> bool {
+        self.key.seals() || self.value.seals()
+    }
+
     /// The formats of a list like `f16,k=i8,v=f16,q8_0`, which names three.
     ///
     /// # Errors

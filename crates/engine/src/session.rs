@@ -175,9 +175,9 @@ impl Session {
         self.prefill_with(ids, &mut |_| ControlFlow::Continue(()))
     }
 
-    /// [`Session::prefill`] that calls `progress` with the tokens done, after every layer of every step; `Break` ends
-    /// it there with [`EngineError::Cancelled`], and what whole steps have done stays. A policy that compresses prompts
-    /// takes a prompt in one step.
+    /// [`Session::prefill`] that calls `progress` with the tokens done after every layer and every step; `Break` ends
+    /// it there with [`EngineError::Cancelled`]. Steps that were done stay, one under way was never seen. A policy that
+    /// compresses prompts takes a prompt in one step: the share of the layers that are through stands for tokens then.
     pub fn prefill_with(
         &mut self,
         ids: &[u32],
@@ -186,7 +186,8 @@ impl Session {
         self.check(ids)?;
         let mut done = 0;
         for unit in ids.chunks(self.unit_rows(ids)) {
-            self.step(unit, true, &mut |share| progress(done + (share * unit.len() as f64) as usize))?;
+            let part = if self.options.cache.compresses_prompts() { unit.len() as f64 } else { 0.0 };
+            self.step(unit, true, &mut |share| progress(done + (share * part) as usize))?;
             done += unit.len();
             if done == ids.len() {
                 self.last_logits(unit.len())?;

@@ -4,6 +4,7 @@
 
 use roofline_engine::{Cpu, KvFormats, Model, ModelFiles, Session, SessionOptions};
 use roofline_lab::convert::{QuantizeOptions, quantize};
+use roofline_limits::policies::{Policy, decode_work};
 use roofline_limits::{Accounting, FileFormats, Recipe, Step};
 use roofline_model::Operator;
 use std::ops::ControlFlow;
@@ -127,6 +128,60 @@ fn check(path: &Path) {
                     );
                 }
                 assert!(meter.total().flops > 0 && meter.total().bytes() > 0);
+            }
+        }
+    }
+}
+
+/// A policy reads fewer slots, bounds or keys twice: every decoded token of it is predicted, all operators.
+#[test]
+fn decoded_tokens_of_every_policy_are_the_predicted_integers() {
+    const PROMPT: u64 = 200;
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cli/demo");
+    let files = ModelFiles::open(&demo).unwrap();
+    let model = Arc::new(Model::load(&files, Cpu::new(2, None).unwrap(), &mut |_, _| {}).unwrap());
+    let formats = FileFormats::new(
+        files.plan(),
+        files.checkpoint().tensors().map(|view| (view.name, view.format, view.shape)),
+    )
+    .unwrap();
+    for (kv_format, predicted_kv) in
+        [(KvFormat::F32, roofline_limits::KvFormat::F32), (KvFormat::F16, roofline_limits::KvFormat::F16)]
+    {
+        let accounting =
+            formats.with(|formats| Accounting::new(model.config(), formats, predicted_kv)).unwrap();
+        for (cache, policy) in [
+            ("full", Policy::Full),
+            ("static:300", Policy::Full),
+            ("streaming:sinks=4,window=60", Policy::Streaming { sinks: 4, window: 60 }),
+            ("streaming:sinks=4,window=210", Policy::Streaming { sinks: 4, window: 210 }),
+            ("snapkv:budget=64", Policy::Budget { tokens: 64 }),
+            ("knorm:budget=300", Policy::Budget { tokens: 300 }),
+            ("chunkkv:budget=100", Policy::Budget { tokens: 100 }),
+            ("h2o:heavy=20,recent=30", Policy::OneOut { tokens: 50 }),
+            ("tova:budget=210", Policy::OneOut { tokens: 210 }),
+            ("quest:budget=64", Policy::Quest { budget: 64, page: 16, dense_layers: 2 }),
+            (
+                "quest:budget=70,page=32,dense_layers=0",
+                Policy::Quest { budget: 70, page: 32, dense_layers: 0 },
+            ),
+            ("quest:budget=256", Policy::Quest { budget: 256, page: 16, dense_layers: 2 }),
+        ] {
+            let options =
+                SessionOptions { cache: cache.parse().unwrap(), kv_format, ..SessionOptions::default() };
+            let mut session = Session::new(model.clone(), options).unwrap();
+            let ids: Vec<u32> = (0..PROMPT as u32).map(|i| i * 13 % 4000).collect();
+            session.prefill(&ids).unwrap();
+            for seen in PROMPT + 1..PROMPT + 40 {
+                session.meter_mut().clear();
+                session.decode(seen as u32).unwrap();
+                let mut step = Step::single(1, seen - 1, 1);
+                step.attention = Some(decode_work(&accounting, policy, PROMPT, seen).unwrap());
+                let predicted = accounting.step(&step).unwrap();
+                for operator in Operator::ALL {
+                    let counted = session.meter().cost(operator);
+                    assert_eq!(counted, predicted.get(operator), "{cache}: {operator} at {seen}");
+                }
             }
         }
     }

@@ -37,7 +37,9 @@ pub struct AttentionWork {
     pub slots_read: u64,
     /// (query, slot) pairs, summed over layers and query heads.
     pub pairs: u64,
-    /// Bytes read beside K and V: page bounds, scales kept apart.
+    /// Pairs whose score is computed once more to see who attends to what.
+    pub watched_pairs: u64,
+    /// Bytes read beside K and V: page bounds, and keys that are scored once more.
     pub metadata_bytes: u64,
 }
 
@@ -307,13 +309,26 @@ impl Accounting {
         let attention = &mut operators[Operator::Attention as usize];
         let read = product("KV bytes read", &[slots, self.written_slot_bytes])?;
         attention.kv_read_bytes = sum("KV bytes read", &[read, sealed_bytes, work.metadata_bytes])?;
-        attention.flops = product("FLOPs of attention", &[4, d.head_dim, work.pairs])?;
+        let flops = product("FLOPs of attention", &[4, d.head_dim, work.pairs])?;
+        let watching = product("FLOPs of attention", &[2, d.head_dim, work.watched_pairs])?;
+        attention.flops = sum("FLOPs of attention", &[flops, watching])?;
         Ok(())
+    }
+
+    /// Bytes of one key of one KV head.
+    pub(crate) fn key_bytes(&self) -> u64 {
+        self.slot_bytes / 2
+    }
+
+    /// Bytes of Quest's bounds of one page in one lane: the smallest and the largest key, in f32 for f32 keys, else in f16.
+    pub(crate) fn bound_bytes(&self) -> u64 {
+        let width = if self.slot_bytes == 8 * self.dims.head_dim { 4 } else { 2 };
+        2 * width * self.dims.head_dim
     }
 
     fn full_attention(&self, segments: &[Segment], lanes: u64) -> Result<AttentionWork, LimitsError> {
         let heads = product("query heads of all layers", &[self.dims.layers, self.dims.heads])?;
-        let mut work = AttentionWork { slots_read: 0, pairs: 0, metadata_bytes: 0 };
+        let mut work = AttentionWork { slots_read: 0, pairs: 0, watched_pairs: 0, metadata_bytes: 0 };
         for s in segments {
             let visible = sum("visible tokens", &[s.kv_before, s.rows])?;
             work.slots_read =

@@ -3,8 +3,8 @@
 //! A policy only shortens the reading of K and V; the weights are read as before. So the speed-up of any policy is below
 //! (weights + KV) / weights, and a measured one above its ceiling is a measuring error.
 
-use crate::accounting::Accounting;
-use crate::error::{LimitsError, count_in_range, in_range};
+use crate::accounting::{Accounting, AttentionWork};
+use crate::error::{LimitsError, count_in_range, in_range, product, sum};
 use crate::forecast::Forecast;
 use crate::report::{MOST_TOKENS, Request, decode_shape};
 use roofline_model::operator::Operator;
@@ -28,6 +28,12 @@ pub enum Policy {
         /// Tokens per lane.
         tokens: u64,
     },
+    /// One token leaves for each that comes (H2O, TOVA): a query sees one more than is kept, and its scores are computed
+    /// once more to see whom it attends to.
+    OneOut {
+        /// Tokens kept per lane.
+        tokens: u64,
+    },
     /// Quest: everything is kept; bounds of every page and a budget of tokens are read, except in the first layers.
     Quest {
         /// Tokens read per lane.
@@ -47,7 +53,7 @@ impl Policy {
                 count_in_range("the sinks", sinks, 0, MOST_TOKENS)?;
                 count_in_range("the window", window, 1, MOST_TOKENS).map(drop)
             }
-            Policy::Budget { tokens } => {
+            Policy::Budget { tokens } | Policy::OneOut { tokens } => {
                 count_in_range("the budget in tokens", tokens, 1, MOST_TOKENS).map(drop)
             }
             Policy::Quest { budget, page, .. } => {
@@ -67,6 +73,8 @@ impl Policy {
             Policy::Full => (1.0, 1.0),
             Policy::Streaming { sinks, window } => (share(sinks + window), share(sinks + window + 1)),
             Policy::Budget { tokens } => (share(tokens), share(tokens)),
+            // The keys are read a second time.
+            Policy::OneOut { tokens } => (share(tokens), 1.5 * share(tokens + 1)),
             Policy::Quest { budget, page, dense_layers } => {
                 let bounds = tokens.div_ceil(page) as f64 / t;
                 // with fewer pages than the budget it reads all of them and no bounds
@@ -74,6 +82,52 @@ impl Policy {
                 let dense = dense_layers.min(layers) as f64 / layers as f64;
                 (1.0 + (1.0 - dense) * bounds, dense + (1.0 - dense) * sparse)
             }
+        }
+    }
+}
+
+/// What attention of one decoded token reads and multiplies under `policy`, as the integers that the engine's meter counts. `seen`:
+/// tokens in the cache, this one included; `prompt`: how many of them a policy that compresses prompts compressed.
+///
+/// # Errors
+/// A policy out of range, an overflow.
+pub fn decode_work(
+    accounting: &Accounting,
+    policy: Policy,
+    prompt: u64,
+    seen: u64,
+) -> Result<AttentionWork, LimitsError> {
+    policy.validate()?;
+    let dims = &accounting.dims;
+    let lanes = product("lanes", &[dims.layers, dims.kv_heads])?;
+    let group = dims.heads / dims.kv_heads.max(1);
+    let even = |slots: u64| -> Result<AttentionWork, LimitsError> {
+        let slots_read = product("slots read", &[lanes, slots])?;
+        let pairs = product("visible pairs", &[slots_read, group])?;
+        Ok(AttentionWork { slots_read, pairs, watched_pairs: 0, metadata_bytes: 0 })
+    };
+    match policy {
+        Policy::Full => even(seen),
+        Policy::Streaming { sinks, window } => even(seen.min(sinks + window + 1)),
+        Policy::Budget { tokens } => even(prompt.min(tokens) + (seen - prompt.min(seen))),
+        Policy::OneOut { tokens } => {
+            let work = even(seen.min(tokens + 1))?;
+            let metadata_bytes = product("bytes of keys", &[work.slots_read, accounting.key_bytes()])?;
+            Ok(AttentionWork { watched_pairs: work.pairs, metadata_bytes, ..work })
+        }
+        Policy::Quest { budget, page, dense_layers } => {
+            let (pages, chosen) = (seen.div_ceil(page), (budget / page).max(1));
+            let dense = if chosen >= pages { dims.layers } else { dense_layers.min(dims.layers) };
+            let sparse_lanes = product("lanes", &[dims.layers - dense, dims.kv_heads])?;
+            let dense_lanes = product("lanes", &[dense, dims.kv_heads])?;
+            // The last page, which may not be full, and the best of the others.
+            let slots = (chosen - 1) * page + (seen - (pages - 1) * page);
+            let sparse = product("slots read", &[sparse_lanes, slots.min(seen)])?;
+            let slots_read = sum("slots read", &[sparse, product("slots read", &[dense_lanes, seen])?])?;
+            let metadata_bytes =
+                product("bytes of bounds", &[sparse_lanes, pages, accounting.bound_bytes()])?;
+            let pairs = product("visible pairs", &[slots_read, group])?;
+            Ok(AttentionWork { slots_read, pairs, watched_pairs: 0, metadata_bytes })
         }
     }
 }

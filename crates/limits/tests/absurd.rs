@@ -116,7 +116,7 @@ proptest! {
     ) {
         let formats = WeightFormats::Recipe(Recipe::from_name("q4_k_m").unwrap());
         if let Ok(accounting) = Accounting::new(&config, formats, kv) {
-            let attention = work.then_some(AttentionWork { slots_read: rows, pairs: before, metadata_bytes: head });
+            let attention = work.then_some(AttentionWork { slots_read: rows, pairs: before, watched_pairs: rows, metadata_bytes: head });
             let step = Step {
                 segments: vec![Segment { rows, kv_before: before }; segments],
                 head_rows: head,

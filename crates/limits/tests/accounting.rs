@@ -90,7 +90,7 @@ fn a_tied_head_reads_the_embedding_table() {
 
 #[test]
 fn a_policy_states_what_attention_read() {
-    let work = AttentionWork { slots_read: 7, pairs: 11, metadata_bytes: 3 };
+    let work = AttentionWork { slots_read: 7, pairs: 11, watched_pairs: 0, metadata_bytes: 3 };
     let step = Step { attention: Some(work), ..Step::single(1, 1000, 1) };
     let cost = step_cost(&tiny(), BF16, KvFormat::I8, &step).unwrap().get(Operator::Attention);
     assert_eq!(cost.kv_read_bytes, 7 * 2 * (32 + 2) + 3);

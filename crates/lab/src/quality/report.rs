@@ -98,6 +98,8 @@ pub struct KvBytes {
     pub committed: u64,
     /// Most ever held.
     pub peak: u64,
+    /// Positions, scores and page bounds, beside the pages.
+    pub metadata: u64,
 }
 
 /// A setup beside the reference, token by token.
@@ -228,15 +230,15 @@ impl Row {
         blocks: &[usize],
         plan: &Plan,
     ) -> Result<Row, LabError> {
-        let CacheBytes { live, committed, peak } = trace.kv;
+        let CacheBytes { live, committed, peak, metadata } = trace.kv;
         Ok(Row {
             cache: setup.cache.to_string(),
-            kv_type: setup.kv_format.name().to_string(),
+            kv_type: setup.kv_format.to_string(),
             perplexity: perplexity(trace, places, counts(plan, texts, places), blocks, plan)?,
             buckets: buckets(&trace.nll, places, plan.buckets),
             at_once: speed(trace.many),
             one_by_one: speed(trace.single),
-            kv: KvBytes { live, committed, peak },
+            kv: KvBytes { live, committed, peak, metadata },
             against: base.map(|base| against(trace, base, blocks)).transpose()?,
         })
     }

@@ -62,7 +62,7 @@ pub fn measure(
 ) -> Result<Report, LabError> {
     let vocab = model.config().vocab_size;
     let options = |setup: &Setup, context: usize| SessionOptions {
-        cache: setup.cache,
+        cache: setup.cache.clone(),
         kv_format: setup.kv_format,
         context: Some(context),
         chunk: plan.chunk,

@@ -132,10 +132,56 @@ fn positions(row: &Row) -> Table {
         ("perplexity", Align::Right),
     ]);
     for bucket in &row.buckets {
-        let half = nats.interval.map_or(String::new(), |ends| format!(" ± {:.5}", ends.width() / 2.0));
+        let range = format!("{} to {}", bucket.first, bucket.last);
+        table.row([range, grouped(bucket.tokens as u64), format!("{:.4}", bucket.perplexity)]);
+    }
+    table
+}
+
+/// A line per setup, the reference first.
+fn comparison(report: &Report) -> Table {
+    let columns = [
+        ("cache", Align::Left),
+        ("kv", Align::Left),
+        ("perplexity", Align::Right),
+        ("±", Align::Right),
+        ("Δ", Align::Right),
+        ("Δ nats (95 %)", Align::Right),
+        ("KL", Align::Right),
+        ("KL p99", Align::Right),
+        ("top-1", Align::Right),
+        ("live", Align::Right),
+        ("committed", Align::Right),
+        ("peak", Align::Right),
+        ("tok/s", Align::Right),
+    ];
+    let mut table = Table::new(&columns);
+    for row in report.reference.iter().chain(&report.rows) {
+        let token = row.perplexity.token;
+        let mut cells = vec![
+            row.cache.clone(),
+            row.kv_type.clone(),
+            format!("{:.4}", token.value),
+            token.standard_error.map_or("-".to_string(), |error| format!("{error:.4}")),
+        ];
+        cells.extend(match &row.against {
+            Some(against) => differences(against),
+            None => ["reference", "", "", "", ""].map(str::to_string),
+        });
+        let speed = row.one_by_one.or(row.at_once).map_or(0.0, |speed| speed.per_second);
+        cells.extend([bytes(row.kv.live), bytes(row.kv.committed), bytes(row.kv.peak), si(speed, "")]);
+        table.row(cells);
+    }
+    table
+}
+
+fn differences(against: &Against) -> [String; 5] {
+    let nats = against.nll_difference;
+    let range =
+        nats.interval.map_or(String::new(), |ends| format!(" ({:+.5} to {:+.5})", ends.low, ends.high));
     [
         format!("{:+.4}", against.difference),
-        format!("{:+.5}{half}", nats.value),
+        format!("{:+.5}{range}", nats.value),
         format!("{:.2e}", against.kl.value),
         format!("{:.2e}", against.kl_p99),
         format!("{:.2} %", 100.0 * against.same_top),
