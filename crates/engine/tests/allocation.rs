@@ -48,7 +48,40 @@ fn allocations_of(work: impl FnOnce()) -> usize {
 /// Runs without the test harness: its own threads allocate, and the counter counts every thread.
 fn main() {
     a_decoded_token_allocates_nothing();
-    println!("1 passed, 0 failed");
+    a_capped_policy_allocates_nothing_and_grows_by_nothing_for_a_hundred_thousand_tokens();
+    println!("2 passed, 0 failed");
+}
+
+/// Once its budget is full, a policy that evicts takes the page it has just given back.
+fn a_capped_policy_allocates_nothing_and_grows_by_nothing_for_a_hundred_thousand_tokens() {
+    let golden = golden("llama_gqa_tied");
+    let model = load(&golden.dir, 1);
+    let context = model.config().context_length;
+    for (cache, tokens) in [
+        ("streaming:sinks=2,window=20", 100_000),
+        ("streaming:sinks=0,window=7", 100_000),
+        ("streaming:sinks=4,window=9,positions=true", context),
+        ("h2o:heavy=6,recent=6", context),
+        ("tova:budget=13", context),
+    ] {
+        let options = SessionOptions { cache: cache.parse().unwrap(), ..SessionOptions::default() };
+        let mut session = Session::new(model.clone(), options).unwrap();
+        session.prefill(&golden.prompt).unwrap();
+        for id in 0..if tokens > context { 400 } else { 70 } {
+            session.decode(id % 7).unwrap();
+        }
+        let full = session.cache_bytes();
+        let seen = session.tokens().len();
+        let count = allocations_of(|| {
+            for id in seen..tokens {
+                session.decode(id as u32 % 11).unwrap();
+                assert_eq!(session.cache_bytes(), full, "{cache} at {id}");
+            }
+        });
+        assert!(session.tokens().len() >= tokens, "{cache}");
+        // The list of ids seen doubles now and then; nothing else grows.
+        assert!(count <= 20, "{cache}: {count} allocations");
+    }
 }
 
 /// A thread allocates while it starts, which on a tiny model can be after the first tokens: every worker has to have

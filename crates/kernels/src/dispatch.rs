@@ -6,13 +6,14 @@
 
 use roofline_weights::Format;
 
+use crate::activations::Form;
 use crate::isa::Isa;
 use crate::matmul::MatmulKernels;
 use crate::scalar;
-use crate::table::{Candidate, Chooser, Operation};
+use crate::table::{Arithmetic, Candidate, Chooser, Operation, SkipReason};
 use crate::tile::TileKernel;
 
-/// Kernels of one format and level.
+/// Kernels of one format, level and form of activations.
 pub(crate) struct Compiled {
     pub isa: Isa,
     pub gemv: TileKernel,
@@ -23,13 +24,14 @@ pub(crate) struct Compiled {
 macro_rules! compile {
     (
         $module:ident, $features:literal, $simd:ty,
-        quantized $dot:ident $gemv_units:literal, $units:literal x $rows:literal,
+        bytes $byte_gemv_units:literal, $byte_units:literal x $byte_rows:literal or $two_rows:literal,
+        pairs $dot:ident $gemv_units:literal, $units:literal x $rows:literal,
         floats $float_gemv_units:literal, $float_units:literal x $float_rows:literal
     ) => {
         #[allow(dead_code)] // floats gain nothing from VNNI, and take the kernels of the level below
         mod $module {
             use super::Compiled;
-            use crate::floats::{self, Floats};
+            use crate::floats::{self, ByFloats, Floats};
             use crate::isa::Isa;
             use crate::quantized::{self, Quantized};
             use crate::tile::{Tile, TileKernel};
@@ -37,15 +39,31 @@ macro_rules! compile {
             /// # Safety
             /// As for [`TileKernel`].
             #[target_feature(enable = $features)]
-            unsafe fn quantized_gemv<Q: Quantized>(tile: &Tile<'_>) {
+            unsafe fn byte_gemv<Q: Quantized>(tile: &Tile<'_>) {
                 // SAFETY: this function has the instructions, and the contract is the caller's.
+                unsafe { quantized::byte_gemv::<$simd, Q, $byte_gemv_units>(tile) }
+            }
+
+            /// # Safety
+            /// As for [`TileKernel`].
+            #[target_feature(enable = $features)]
+            unsafe fn byte_gemm<Q: Quantized>(tile: &Tile<'_>) {
+                // SAFETY: as above.
+                unsafe { quantized::byte_gemm::<$simd, Q, $byte_units, $byte_rows, $two_rows>(tile) }
+            }
+
+            /// # Safety
+            /// As for [`TileKernel`].
+            #[target_feature(enable = $features)]
+            unsafe fn pair_gemv<Q: Quantized>(tile: &Tile<'_>) {
+                // SAFETY: as above.
                 unsafe { quantized::gemv::<$simd, Q, quantized::$dot, $gemv_units>(tile) }
             }
 
             /// # Safety
             /// As for [`TileKernel`].
             #[target_feature(enable = $features)]
-            unsafe fn quantized_gemm<Q: Quantized>(tile: &Tile<'_>) {
+            unsafe fn pair_gemm<Q: Quantized>(tile: &Tile<'_>) {
                 // SAFETY: as above.
                 unsafe { quantized::gemm::<$simd, Q, $units, $rows>(tile) }
             }
@@ -55,7 +73,7 @@ macro_rules! compile {
             #[target_feature(enable = $features)]
             unsafe fn float_gemv<W: Floats>(tile: &Tile<'_>) {
                 // SAFETY: as above.
-                unsafe { floats::gemv::<$simd, W, $float_gemv_units>(tile) }
+                unsafe { floats::all_groups::<$simd, ByFloats<W>, $float_gemv_units, 1>(tile) }
             }
 
             /// # Safety
@@ -63,11 +81,16 @@ macro_rules! compile {
             #[target_feature(enable = $features)]
             unsafe fn float_gemm<W: Floats>(tile: &Tile<'_>) {
                 // SAFETY: as above.
-                unsafe { floats::gemm::<$simd, W, $float_units, $float_rows>(tile) }
+                unsafe { floats::all_groups::<$simd, ByFloats<W>, $float_units, $float_rows>(tile) }
             }
 
-            pub(super) fn quantized<Q: Quantized>(isa: Isa) -> Compiled {
-                let (gemv, gemm): (TileKernel, TileKernel) = (quantized_gemv::<Q>, quantized_gemm::<Q>);
+            pub(super) fn bytes<Q: Quantized>(isa: Isa) -> Compiled {
+                let (gemv, gemm): (TileKernel, TileKernel) = (byte_gemv::<Q>, byte_gemm::<Q>);
+                Compiled { isa, gemv, gemm }
+            }
+
+            pub(super) fn pairs<Q: Quantized>(isa: Isa) -> Compiled {
+                let (gemv, gemm): (TileKernel, TileKernel) = (pair_gemv::<Q>, pair_gemm::<Q>);
                 Compiled { isa, gemv, gemm }
             }
 
@@ -80,32 +103,73 @@ macro_rules! compile {
 }
 
 #[cfg(target_arch = "x86_64")]
-compile!(avx2, "avx2,fma,f16c", crate::simd::avx2::Avx2, quantized ByPairs 2, 2 x 4, floats 4, 2 x 4);
+compile!(
+    avx2, "avx2,fma,f16c", crate::simd::avx2::Avx2,
+    bytes 2, 2 x 3 or 2, pairs ByPairs 2, 2 x 4, floats 4, 2 x 4
+);
 #[cfg(target_arch = "x86_64")]
 compile!(
     avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl", crate::simd::avx512::Avx512<false>,
-    quantized ByPairs 2, 2 x 8, floats 4, 2 x 8
+    bytes 2, 2 x 6 or 4, pairs ByPairs 2, 2 x 8, floats 4, 2 x 8
 );
 #[cfg(target_arch = "x86_64")]
 compile!(
     avx512vnni, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", crate::simd::avx512::Avx512<true>,
-    quantized ByBytes 2, 2 x 8, floats 4, 2 x 8
+    bytes 2, 2 x 6 or 4, pairs ByBytes 2, 2 x 8, floats 4, 2 x 8
 );
-#[cfg(target_arch = "aarch64")]
-compile!(neon, "neon", crate::simd::neon::Neon, quantized ByPairs 4, 4 x 2, floats 4, 4 x 4);
+/// bf16 pairs. Its dot products come two a cycle at best, and take six.
+#[cfg(target_arch = "x86_64")]
+mod avx512bf16 {
+    use crate::floats::{ByBf16Pairs, all_groups};
+    use crate::simd::avx512::Avx512Bf16;
+    use crate::tile::Tile;
 
-/// Kernels of a quantized format for each level of this architecture.
-fn quantized<Q: crate::quantized::Quantized>() -> Vec<Compiled> {
+    /// # Safety
+    /// As for [`TileKernel`](crate::tile::TileKernel).
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")]
+    pub(super) unsafe fn gemv(tile: &Tile<'_>) {
+        // SAFETY: this function has the instructions, and the contract is the caller's.
+        unsafe { all_groups::<Avx512Bf16, ByBf16Pairs, 4, 1>(tile) }
+    }
+
+    /// # Safety
+    /// As for [`TileKernel`](crate::tile::TileKernel).
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")]
+    pub(super) unsafe fn gemm(tile: &Tile<'_>) {
+        // SAFETY: as above.
+        unsafe { all_groups::<Avx512Bf16, ByBf16Pairs, 2, 8>(tile) }
+    }
+}
+#[cfg(target_arch = "aarch64")]
+compile!(neon, "neon", crate::simd::neon::Neon, bytes 4, 4 x 2 or 1, pairs ByPairs 4, 4 x 2, floats 4, 4 x 4);
+
+/// Kernels of a quantized format and 8-bit activations for each level of this architecture.
+fn bytes<Q: crate::quantized::Quantized>() -> Vec<Compiled> {
     debug_assert!(Q::FORMAT.is_quantized());
     vec![
         #[cfg(target_arch = "x86_64")]
-        avx2::quantized::<Q>(Isa::Avx2),
+        avx2::bytes::<Q>(Isa::Avx2),
         #[cfg(target_arch = "x86_64")]
-        avx512::quantized::<Q>(Isa::Avx512),
+        avx512::bytes::<Q>(Isa::Avx512),
         #[cfg(target_arch = "x86_64")]
-        avx512vnni::quantized::<Q>(Isa::Avx512Vnni),
+        avx512vnni::bytes::<Q>(Isa::Avx512Vnni),
         #[cfg(target_arch = "aarch64")]
-        neon::quantized::<Q>(Isa::Neon),
+        neon::bytes::<Q>(Isa::Neon),
+    ]
+}
+
+/// The same of 16-bit activations.
+fn pairs<Q: crate::quantized::Quantized>() -> Vec<Compiled> {
+    debug_assert!(Q::FORMAT.is_quantized());
+    vec![
+        #[cfg(target_arch = "x86_64")]
+        avx2::pairs::<Q>(Isa::Avx2),
+        #[cfg(target_arch = "x86_64")]
+        avx512::pairs::<Q>(Isa::Avx512),
+        #[cfg(target_arch = "x86_64")]
+        avx512vnni::pairs::<Q>(Isa::Avx512Vnni),
+        #[cfg(target_arch = "aarch64")]
+        neon::pairs::<Q>(Isa::Neon),
     ]
 }
 
@@ -122,38 +186,76 @@ fn floats<W: crate::floats::Floats>() -> Vec<Compiled> {
     ]
 }
 
-fn compiled(format: Format) -> Vec<Compiled> {
+/// Kernels of bf16 weights and activations.
+fn bf16_pairs() -> Vec<Compiled> {
+    vec![
+        #[cfg(target_arch = "x86_64")]
+        Compiled { isa: Isa::Avx512Bf16, gemv: avx512bf16::gemv, gemm: avx512bf16::gemm },
+    ]
+}
+
+/// Kernels of a quantized format and either form of integers.
+fn quantized<Q: crate::quantized::Quantized>(form: Form) -> Vec<Compiled> {
+    if form == Form::Bytes { bytes::<Q>() } else { pairs::<Q>() }
+}
+
+fn compiled(format: Format, form: Form) -> Vec<Compiled> {
     use crate::floats as f;
     use crate::quantized as q;
     match format {
         Format::F32 => floats::<f::F32>(),
         Format::F16 => floats::<f::F16>(),
+        Format::Bf16 if form == Form::Bf16 => bf16_pairs(),
         Format::Bf16 => floats::<f::Bf16>(),
-        Format::Q8_0 => quantized::<q::Q8_0>(),
-        Format::Q6K => quantized::<q::Q6K>(),
-        Format::Q5K => quantized::<q::Q5K>(),
-        Format::Q4K => quantized::<q::Q4K>(),
-        Format::Q3K => quantized::<q::Q3K>(),
-        Format::Q2K => quantized::<q::Q2K>(),
-        Format::Q5_0 => quantized::<q::Q5_0>(),
-        Format::Q5_1 => quantized::<q::Q5_1>(),
-        Format::Q4_0 => quantized::<q::Q4_0>(),
-        Format::Q4_1 => quantized::<q::Q4_1>(),
+        Format::Q8_0 => quantized::<q::Q8_0>(form),
+        Format::Q6K => quantized::<q::Q6K>(form),
+        Format::Q5K => quantized::<q::Q5K>(form),
+        Format::Q4K => quantized::<q::Q4K>(form),
+        Format::Q3K => quantized::<q::Q3K>(form),
+        Format::Q2K => quantized::<q::Q2K>(form),
+        Format::Q5_0 => quantized::<q::Q5_0>(form),
+        Format::Q5_1 => quantized::<q::Q5_1>(form),
+        Format::Q4_0 => quantized::<q::Q4_0>(form),
+        Format::Q4_1 => quantized::<q::Q4_1>(form),
+    }
+}
+
+/// What a format is multiplied by, and why not by bf16 where it could be.
+fn form_of(format: Format, arithmetic: Arithmetic, chooser: &Chooser) -> (Form, Option<SkipReason>) {
+    match arithmetic {
+        Arithmetic::Fast if format.is_quantized() => (Form::Bytes, None),
+        Arithmetic::Exact if format.is_quantized() => (Form::Pairs, None),
+        _ if format != Format::Bf16 => (Form::Floats, None),
+        _ if !Isa::Avx512Bf16.is_available() => (Form::Floats, Some(SkipReason::NotOnThisMachine)),
+        Arithmetic::Exact => (Form::Floats, Some(SkipReason::NotExact)),
+        _ if !chooser.includes(Isa::Avx512Bf16) => (Form::Floats, Some(SkipReason::WiderThanRequested)),
+        _ if chooser.was_asked() || Isa::bf16_dot_pays() => (Form::Bf16, None),
+        _ => (Form::Floats, Some(SkipReason::SlowerHere)),
     }
 }
 
 /// Chooses the kernels of every format.
-pub(crate) fn choose(chooser: &mut Chooser) -> [MatmulKernels; Format::ALL.len()] {
+pub(crate) fn choose(chooser: &mut Chooser, arithmetic: Arithmetic) -> [MatmulKernels; Format::ALL.len()] {
+    use crate::quantized::{BYTE_TILE_ROWS, TILE_ROWS};
     Format::ALL.map(|format| {
-        let scalar: TileKernel =
-            if format.is_quantized() { scalar::quantized_tile } else { scalar::float_tile };
-        let compiled = compiled(format);
-        let candidates = |kernel: fn(&Compiled) -> TileKernel| -> Vec<Candidate<TileKernel>> {
-            compiled.iter().map(|c| Candidate { isa: c.isa, kernel: kernel(c) }).collect()
+        let (form, not_bf16) = form_of(format, arithmetic, chooser);
+        let (scalar, tile_rows): (TileKernel, usize) = match form {
+            Form::Floats => (scalar::float_tile, TILE_ROWS),
+            Form::Bf16 => (scalar::bf16_tile, TILE_ROWS),
+            Form::Bytes => (scalar::byte_tile, BYTE_TILE_ROWS),
+            Form::Pairs => (scalar::pair_tile, TILE_ROWS),
         };
-        MatmulKernels {
-            gemv: chooser.pick(Operation::Gemv, format.name(), scalar, &candidates(|c| c.gemv)),
-            gemm: chooser.pick(Operation::Gemm, format.name(), scalar, &candidates(|c| c.gemm)),
-        }
+        let compiled = compiled(format, form);
+        let mut pick = |operation: Operation, kernel: fn(&Compiled) -> TileKernel| {
+            let candidates: Vec<Candidate<TileKernel>> =
+                compiled.iter().map(|c| Candidate { isa: c.isa, kernel: kernel(c) }).collect();
+            let picked = chooser.pick_of(operation, format.name(), form.name(), scalar, &candidates);
+            if let Some(reason) = not_bf16 {
+                chooser.skip(Isa::Avx512Bf16, reason);
+            }
+            picked
+        };
+        let (gemv, gemm) = (pick(Operation::Gemv, |c| c.gemv), pick(Operation::Gemm, |c| c.gemm));
+        MatmulKernels { gemv, gemm, form, tile_rows }
     })
 }

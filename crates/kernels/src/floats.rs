@@ -1,6 +1,7 @@
 //! Matrix products of float weights in vectors, for any instruction set.
 //!
-//! Weights become f32 in registers (a shift, or one conversion) and meet f32 activations in fused multiply-adds. One
+//! Weights become f32 in registers (a shift, or one conversion) and meet f32 activations in fused multiply-adds, or
+//! pairs of bf16 meet pairs of bf16 where an instruction multiplies those faster. One
 //! register tile serves decode and prefill: `UNITS` vectors of outputs by `ROWS` activation rows, all inputs in
 //! order, so that a row's result does not depend on the rows beside it.
 #![allow(clippy::needless_range_loop)] // units and rows index several arrays at once, in unrolled loops
@@ -8,7 +9,7 @@
 use roofline_weights::Format;
 
 use crate::layout::{GROUP, LINE};
-use crate::simd::Simd;
+use crate::simd::{Bf16Products, Simd};
 use crate::tile::{Tile, ahead};
 
 /// How weights of one float format are loaded.
@@ -88,44 +89,48 @@ impl Floats for Bf16 {
     }
 }
 
-/// Product of a tile with few activation rows: one row at a time, `UNITS` vectors of outputs together.
+/// The products of one register tile.
+pub(crate) trait RegisterTile<S: Simd> {
+    /// `ROWS` activation rows from `row` on by the outputs that `UNITS` vectors cover from `group` on, all inputs in order.
+    ///
+    /// # Safety
+    /// As for [`TileKernel`](crate::tile::TileKernel), with the instructions of `S`; rows and groups are in the tile.
+    unsafe fn multiply<const UNITS: usize, const ROWS: usize>(tile: &Tile<'_>, group: usize, row: usize);
+}
+
+/// f32 activations and any float weights.
+pub(crate) struct ByFloats<W>(std::marker::PhantomData<W>);
+
+impl<S: Simd, W: Floats> RegisterTile<S> for ByFloats<W> {
+    #[inline(always)]
+    unsafe fn multiply<const UNITS: usize, const ROWS: usize>(tile: &Tile<'_>, group: usize, row: usize) {
+        // SAFETY: by the contract.
+        unsafe { rows::<S, W, UNITS, ROWS>(tile, group, row) }
+    }
+}
+
+/// Product of a tile: `UNITS` vectors of outputs by `ROWS` activation rows together, 1 for decode.
 ///
 /// # Safety
 /// As for [`TileKernel`](crate::tile::TileKernel), with the instructions of `S`.
 #[inline(always)]
-pub(crate) unsafe fn gemv<S: Simd, W: Floats, const UNITS: usize>(tile: &Tile<'_>) {
-    // SAFETY: by the contract.
-    unsafe { all_groups::<S, W, UNITS, 1>(tile) }
-}
-
-/// Product of a tile with many activation rows: `UNITS` vectors of outputs by `ROWS` rows together.
-///
-/// # Safety
-/// As for [`TileKernel`](crate::tile::TileKernel), with the instructions of `S`.
-#[inline(always)]
-pub(crate) unsafe fn gemm<S: Simd, W: Floats, const UNITS: usize, const ROWS: usize>(tile: &Tile<'_>) {
-    // SAFETY: by the contract.
-    unsafe { all_groups::<S, W, UNITS, ROWS>(tile) }
-}
-
-/// # Safety
-/// As for [`gemv`].
-#[inline(always)]
-unsafe fn all_groups<S: Simd, W: Floats, const UNITS: usize, const ROWS: usize>(tile: &Tile<'_>) {
+pub(crate) unsafe fn all_groups<S: Simd, T: RegisterTile<S>, const UNITS: usize, const ROWS: usize>(
+    tile: &Tile<'_>,
+) {
     let groups_at_once = UNITS * S::LANES / GROUP;
     let end = tile.first_group + tile.groups;
     let mut group = tile.first_group;
     // SAFETY: by the contract; groups stay below `end`.
     unsafe {
         while group + groups_at_once <= end {
-            all_rows::<S, W, UNITS, ROWS>(tile, group);
+            all_rows::<S, T, UNITS, ROWS>(tile, group);
             group += groups_at_once;
         }
         while group < end {
             match GROUP / S::LANES {
-                1 => all_rows::<S, W, 1, ROWS>(tile, group),
-                2 => all_rows::<S, W, 2, ROWS>(tile, group),
-                _ => all_rows::<S, W, 4, ROWS>(tile, group),
+                1 => all_rows::<S, T, 1, ROWS>(tile, group),
+                2 => all_rows::<S, T, 2, ROWS>(tile, group),
+                _ => all_rows::<S, T, 4, ROWS>(tile, group),
             }
             group += 1;
         }
@@ -133,23 +138,66 @@ unsafe fn all_groups<S: Simd, W: Floats, const UNITS: usize, const ROWS: usize>(
 }
 
 /// # Safety
-/// As for [`gemv`]; the groups that `UNITS` vectors cover from `group` on are in the tile.
+/// As for [`all_groups`]; the groups that `UNITS` vectors cover from `group` on are in the tile.
 #[inline(always)]
-unsafe fn all_rows<S: Simd, W: Floats, const UNITS: usize, const ROWS: usize>(tile: &Tile<'_>, group: usize) {
+unsafe fn all_rows<S: Simd, T: RegisterTile<S>, const UNITS: usize, const ROWS: usize>(
+    tile: &Tile<'_>,
+    group: usize,
+) {
     let end = tile.first_row + tile.rows;
     let mut row = tile.first_row;
     // SAFETY: by the contract; rows stay below `end`.
     unsafe {
         while row + ROWS <= end {
-            rows::<S, W, UNITS, ROWS>(tile, group, row);
+            T::multiply::<UNITS, ROWS>(tile, group, row);
             row += ROWS;
         }
         while row + 2 <= end {
-            rows::<S, W, UNITS, 2>(tile, group, row);
+            T::multiply::<UNITS, 2>(tile, group, row);
             row += 2;
         }
         if row < end {
-            rows::<S, W, UNITS, 1>(tile, group, row);
+            T::multiply::<UNITS, 1>(tile, group, row);
+        }
+    }
+}
+
+/// bf16 activations and weights, in pairs.
+pub(crate) struct ByBf16Pairs;
+
+impl<S: Bf16Products> RegisterTile<S> for ByBf16Pairs {
+    #[inline(always)]
+    unsafe fn multiply<const UNITS: usize, const ROWS: usize>(tile: &Tile<'_>, group: usize, row: usize) {
+        debug_assert_eq!(S::LANES, GROUP);
+        let group_bytes = tile.w.group_bytes();
+        let first = tile.w.group(group).as_ptr();
+        let units: [*const u8; UNITS] = std::array::from_fn(|unit| first.wrapping_add(unit * group_bytes));
+        let x: [*const i16; ROWS] = std::array::from_fn(|r| tile.x.bf16_row(row + r).as_ptr().cast::<i16>());
+        // SAFETY: the layout fills up the last pair of a group by zeros, and the activations do so too.
+        unsafe {
+            let mut sums = [[S::splat_f32(0.0); ROWS]; UNITS];
+            for pair in 0..tile.w.cols().div_ceil(2) {
+                let mut weights = [S::splat32(0); UNITS];
+                for unit in 0..UNITS {
+                    weights[unit] = S::load(units[unit].add(pair * LINE));
+                    if ROWS == 1 {
+                        S::prefetch(ahead(units[unit], pair * LINE, group_bytes, UNITS));
+                    }
+                }
+                for r in 0..ROWS {
+                    let x = S::splat_pair(x[r].add(2 * pair));
+                    for unit in 0..UNITS {
+                        sums[unit][r] = S::dot_bf16(sums[unit][r], weights[unit], x);
+                    }
+                }
+            }
+            for r in 0..ROWS {
+                for unit in 0..UNITS {
+                    let mut row_sums = [0.0; GROUP];
+                    S::store_f32(row_sums.as_mut_ptr(), sums[unit][r]);
+                    tile.store(group + unit, row + r, &row_sums);
+                }
+            }
         }
     }
 }
@@ -157,7 +205,7 @@ unsafe fn all_rows<S: Simd, W: Floats, const UNITS: usize, const ROWS: usize>(ti
 /// `ROWS` activation rows by the outputs of `UNITS` vectors.
 ///
 /// # Safety
-/// As for [`all_rows`]; the rows are in the tile.
+/// As for [`RegisterTile::multiply`].
 #[inline(always)]
 unsafe fn rows<S: Simd, W: Floats, const UNITS: usize, const ROWS: usize>(
     tile: &Tile<'_>,

@@ -99,6 +99,17 @@ impl Layout {
         !matches!(self.scales, Scales::Half | Scales::HalfMin)
     }
 
+    /// Whether byte kernels multiply the integer factors into the weights: those of formats whose products with the
+    /// factor still fit a byte.
+    pub const fn folds_factors(&self) -> bool {
+        matches!(self.scales, Scales::SixBit | Scales::NibbleMin)
+    }
+
+    /// Integer totals that byte kernels scale apart in each block of 32.
+    pub const fn byte_totals(&self) -> usize {
+        if self.folds_factors() { 1 } else { BLOCK / self.sub }
+    }
+
     /// Whether weights have a min or an additive part.
     pub const fn has_min(&self) -> bool {
         matches!(self.scales, Scales::HalfMin | Scales::SixBitMin | Scales::NibbleMin)

@@ -6,6 +6,7 @@
 pub mod activation;
 pub mod activations;
 mod aligned;
+mod arena;
 pub mod attention;
 mod dispatch;
 pub mod error;
@@ -47,5 +48,5 @@ pub use packed::PackedMatrix;
 pub use page_bounds::{PageBounds, PageScore};
 pub use rope::{Pairing, RopeScaling, inverse_frequencies, rope, rope_angles};
 pub use softmax::{argmax, log_softmax, log_sum_exp, route, softmax};
-pub use table::{Choice, KernelTable, Operation, SkipReason};
+pub use table::{Arithmetic, Choice, KernelTable, Operation, SkipReason};
 pub use team::{Team, physical_cores};

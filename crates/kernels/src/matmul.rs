@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::activations::Activations;
+use crate::activations::{Activations, Form};
 use crate::error::KernelError;
 use crate::packed::PackedMatrix;
 use crate::shared_slice::SharedSlice;
@@ -27,6 +27,8 @@ pub struct MatmulJob<'a> {
 pub(crate) struct MatmulKernels {
     pub gemv: TileKernel, // few activation rows: bound by memory
     pub gemm: TileKernel, // many: bound by arithmetic
+    pub form: Form,       // of the activations that both read
+    pub tile_rows: usize, // activation rows that gemm takes at most
 }
 
 /// From this many activation rows on, unpacking weights once for all of them pays.
@@ -36,8 +38,6 @@ const MANY_ROWS: usize = 4;
 const TILE_BYTES: usize = 256 << 10;
 /// Groups of a prefill tile.
 const TILE_GROUPS: usize = 4;
-/// Activation rows of a prefill tile, at most: the sums of one pair of groups then stay in the first-level cache.
-pub(crate) const TILE_ROWS: usize = 96;
 
 /// Multiplies the rows of `x` by every job's weights, in one region for all of them.
 ///
@@ -54,7 +54,7 @@ pub fn matmul(
     jobs: &mut [MatmulJob<'_>],
 ) -> Result<(), KernelError> {
     for job in jobs.iter() {
-        check(x, job.w, x.rows(), job.out.len())?;
+        check(table, x, job.w, x.rows(), job.out.len())?;
         if let Some(bias) = job.bias.filter(|bias| bias.len() != job.w.rows()) {
             return Err(KernelError::Shape {
                 what: "elements of a bias",
@@ -68,7 +68,7 @@ pub fn matmul(
         let mut parts = [const { None::<Part<'_>> }; MAX_JOBS];
         for (part, job) in parts.iter_mut().zip(jobs) {
             let out = SharedSlice::new(job.out);
-            *part = Some(Part::new(job.w, x, 0..x.rows(), out, job.bias, job.add, team.threads()));
+            *part = Some(Part::new(table, job.w, x, 0..x.rows(), out, job.bias, job.add, team.threads()));
         }
         run(table, team, x, || parts.iter().flatten());
     }
@@ -107,7 +107,7 @@ pub fn matmul_experts(
     }
     let rows = experts.first().map_or(0, PackedMatrix::rows);
     for w in experts {
-        check(x, w, x.rows(), out.len())?;
+        check(table, x, w, x.rows(), out.len())?;
         if w.rows() != rows {
             return shape("rows of an expert", w.rows(), rows);
         }
@@ -116,16 +116,22 @@ pub fn matmul_experts(
     let threads = team.threads();
     run(table, team, x, || {
         let busy = experts.iter().zip(groups).filter(|(_, group)| !group.is_empty());
-        busy.map(|(w, group)| Part::new(w, x, group.clone(), out, None, false, threads))
+        busy.map(|(w, group)| Part::new(table, w, x, group.clone(), out, None, false, threads))
     });
     Ok(())
 }
 
-fn check(x: &Activations, w: &PackedMatrix, rows: usize, out: usize) -> Result<(), KernelError> {
+fn check(
+    table: &KernelTable,
+    x: &Activations,
+    w: &PackedMatrix,
+    rows: usize,
+    out: usize,
+) -> Result<(), KernelError> {
     if w.cols() != x.cols() {
         return Err(KernelError::Shape { what: "columns of activations", got: x.cols(), want: w.cols() });
     }
-    if !x.is_prepared_for(w.format()) {
+    if !x.is_prepared_for(table.form(w.format())) {
         return Err(KernelError::NotPrepared { format: w.format() });
     }
     let want = rows * w.rows();
@@ -151,6 +157,7 @@ struct Part<'a> {
 impl<'a> Part<'a> {
     #[allow(clippy::too_many_arguments)] // the fields of a job and what they are cut for
     fn new(
+        table: &KernelTable,
         w: &'a PackedMatrix,
         x: &Activations,
         rows: Range<usize>,
@@ -159,7 +166,8 @@ impl<'a> Part<'a> {
         add: bool,
         threads: usize,
     ) -> Part<'a> {
-        let few = rows.len() < MANY_ROWS && x.has_halves();
+        let kernels = &table.matmul[w.format() as usize];
+        let few = rows.len() < MANY_ROWS && x.serves_decode(kernels.form);
         let (tile_groups, tile_rows) = match rows.len() {
             len if few => {
                 let by_bytes = TILE_BYTES / w.group_bytes().max(1);
@@ -167,8 +175,8 @@ impl<'a> Part<'a> {
                 let by_threads = w.groups() / (4 * threads);
                 (by_bytes.min(by_threads).next_multiple_of(4).max(4), len)
             }
-            // In eights, as kernels take them.
-            many => (TILE_GROUPS, many.div_ceil(many.div_ceil(TILE_ROWS)).next_multiple_of(8)),
+            // In sixes or eights, as kernels take them.
+            many => (TILE_GROUPS, many.div_ceil(many.div_ceil(kernels.tile_rows)).next_multiple_of(24)),
         };
         Part { w, few, rows, out, bias, add, tile_groups, tile_rows }
     }

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use roofline_weights::Format;
 
-use crate::aligned::AlignedBytes;
+use crate::arena::ArenaBytes;
 use crate::error::KernelError;
 use crate::file_block::FileBlock;
 use crate::layout::{
@@ -21,7 +21,7 @@ pub struct PackedMatrix {
     rows: usize,
     cols: usize,
     group_bytes: usize,
-    bytes: AlignedBytes, // (groups, group_bytes)
+    bytes: ArenaBytes, // (groups, group_bytes)
 }
 
 impl PackedMatrix {
@@ -45,7 +45,7 @@ impl PackedMatrix {
         let groups = rows.div_ceil(GROUP);
         let sizes = group_bytes(format, cols).and_then(|group| Some((group, group.checked_mul(groups)?)));
         let Some((group_bytes, total)) = sizes else { return Err(too_large) };
-        let mut bytes = AlignedBytes::zeroed(total).ok_or(too_large)?;
+        let mut bytes = ArenaBytes::zeroed(total).ok_or(too_large)?;
 
         let first_error = Mutex::new(None::<(usize, KernelError)>);
         let report = |row: usize, error: KernelError| {

@@ -1,6 +1,6 @@
-//! Activations from f32 to the 16-bit integers that quantized weights multiply by.
+//! Activations from f32 to what weights multiply by: 8-bit or 16-bit integers, or bf16.
 
-use crate::activations::IntegerRowMut;
+use crate::activations::{Form, IntegerRowMut};
 use crate::isa::Isa;
 use crate::layout::BLOCK;
 use crate::simd::Simd;
@@ -12,8 +12,14 @@ use crate::table::{Candidate, Chooser, Operation};
 /// The machine has the instructions that the function was compiled for.
 pub(crate) type QuantizeRow = unsafe fn(&[f32], IntegerRowMut<'_>);
 
-/// Chooses the widest there is.
-pub(crate) fn choose(chooser: &mut Chooser) -> QuantizeRow {
+/// Rounds f32 to bf16, ties to even; NaN stays NaN.
+///
+/// # Safety
+/// As for [`QuantizeRow`]; both slices have one length.
+pub(crate) type RoundBf16 = unsafe fn(&[f32], &mut [u16]);
+
+/// Chooses the widest there is to make `form` of.
+pub(crate) fn choose(chooser: &mut Chooser, form: Form) -> QuantizeRow {
     let wider: &[Candidate<QuantizeRow>] = &[
         #[cfg(target_arch = "x86_64")]
         Candidate { isa: Isa::Avx2, kernel: quantize_avx2 },
@@ -22,7 +28,7 @@ pub(crate) fn choose(chooser: &mut Chooser) -> QuantizeRow {
         #[cfg(target_arch = "aarch64")]
         Candidate { isa: Isa::Neon, kernel: quantize_neon },
     ];
-    chooser.pick(Operation::QuantizeActivations, "i16", quantize_scalar, wider)
+    chooser.pick_of(Operation::QuantizeActivations, form.name(), form.name(), quantize_scalar, wider)
 }
 
 /// # Safety
@@ -125,7 +131,9 @@ impl<S: Simd> Passes for Vectors<S> {
     }
 }
 
-/// Largest integer of a block. The largest weight times its factor is 32 * 128 (Q6_K), so that the products of a block
+/// Largest 8-bit integer of a block.
+const LARGEST_BYTE: f32 = 127.0;
+/// Largest 16-bit integer of a block. The largest weight times its factor is 32 * 128 (Q6_K), so that the products of a block
 /// sum to at most 4096 * 16383 * 32 = 2^31 - 131072: they never wrap. And the upper byte fits a signed one.
 const LARGEST: f32 = 16383.0;
 
@@ -140,27 +148,38 @@ struct Quads([i16; BLOCK]);
 /// The machine has the instructions of `P`.
 #[inline(always)]
 unsafe fn quantize_row<P: Passes>(x: &[f32], out: IntegerRowMut<'_>) {
-    let IntegerRowMut { pairs, halves, scales, sums, scaled_sums } = out;
+    let IntegerRowMut { bytes, biased, pairs, halves, scales, sums, scaled_sums } = out;
     let (blocks, _) = x.as_chunks::<BLOCK>();
+    let (bytes, _) = bytes.as_chunks_mut::<BLOCK>();
+    let (biased, _) = biased.as_chunks_mut::<BLOCK>();
     let (pairs, _) = pairs.as_chunks_mut::<BLOCK>();
     let (halves, _) = halves.as_chunks_mut::<{ BLOCK / 2 }>();
     let (sums, _) = sums.as_chunks_mut::<2>();
     let (scaled_sums, _) = scaled_sums.as_chunks_mut::<3>();
+    let limit = if bytes.is_empty() { LARGEST } else { LARGEST_BYTE };
     for (b, x) in blocks.iter().enumerate() {
         // SAFETY: by the contract.
-        let (scale, inverse) = scale_and_inverse(f32::from_bits(unsafe { P::largest(x) }));
+        let (scale, inverse) = scale_and_inverse(f32::from_bits(unsafe { P::largest(x) }), limit);
         let mut rounded = Quads([0; BLOCK]);
         // SAFETY: by the contract.
         let [first, second] = unsafe { P::round(x, inverse, &mut rounded.0) };
         scales[b] = scale;
         sums[b] = [first, second];
         scaled_sums[b] = [scale * first as f32, scale * second as f32, scale * (first + second) as f32];
-        let quads: [u64; BLOCK / 4] = bytemuck::cast(rounded);
-        let mut paired = [0; BLOCK / 4];
-        for i in 0..BLOCK / 4 {
-            paired[i] = pair_up(quads[i]);
+        if let (Some(bytes), Some(biased)) = (bytes.get_mut(b), biased.get_mut(b)) {
+            for i in 0..BLOCK {
+                bytes[i] = rounded.0[i] as i8;
+                biased[i] = (rounded.0[i] + 128) as u8;
+            }
         }
-        pairs[b] = bytemuck::cast::<_, Quads>(paired).0;
+        let quads: [u64; BLOCK / 4] = bytemuck::cast(rounded);
+        if let Some(pairs) = pairs.get_mut(b) {
+            let mut paired = [0; BLOCK / 4];
+            for i in 0..BLOCK / 4 {
+                paired[i] = pair_up(quads[i]);
+            }
+            *pairs = bytemuck::cast::<_, Quads>(paired).0;
+        }
         if let Some(halves) = halves.get_mut(b) {
             let mut split = [0; BLOCK / 4];
             for i in 0..BLOCK / 4 {
@@ -171,13 +190,14 @@ unsafe fn quantize_row<P: Passes>(x: &[f32], out: IntegerRowMut<'_>) {
     }
 }
 
-/// The scale of a block, and what to multiply its elements by; a NaN where one is not finite.
+/// The scale of a block whose largest integer may be `limit`, and what to multiply its elements by; a NaN where one
+/// is not finite.
 #[inline(always)]
-fn scale_and_inverse(largest: f32) -> (f32, f32) {
+fn scale_and_inverse(largest: f32, limit: f32) -> (f32, f32) {
     if !largest.is_finite() {
         (f32::NAN, 0.0)
-    } else if largest >= LARGEST * f32::MIN_POSITIVE {
-        (largest / LARGEST, LARGEST / largest)
+    } else if largest >= limit * f32::MIN_POSITIVE {
+        (largest / limit, limit / largest)
     } else {
         // So small that the scale would lose its digits or its inverse overflow.
         (f32::MIN_POSITIVE, 1.0 / f32::MIN_POSITIVE)
@@ -210,6 +230,41 @@ fn every_other_byte(bytes: u64) -> u64 {
     (bytes | bytes >> 16) & 0xffff_ffff
 }
 
+/// The rounding to bf16 that runs under `isa`.
+pub(crate) fn choose_bf16(isa: Isa) -> RoundBf16 {
+    #[cfg(target_arch = "x86_64")]
+    if isa.includes(Isa::Avx512) {
+        return round_bf16_avx512;
+    }
+    let _ = isa;
+    round_bf16_scalar
+}
+
+/// # Safety
+/// As for [`RoundBf16`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn round_bf16_avx512(x: &[f32], out: &mut [u16]) {
+    round_bf16(x, out);
+}
+
+/// # Safety
+/// None, as for [`quantize_scalar`].
+unsafe fn round_bf16_scalar(x: &[f32], out: &mut [u16]) {
+    round_bf16(x, out);
+}
+
+/// In integers, which compilers make vectors of.
+#[inline(always)]
+fn round_bf16(x: &[f32], out: &mut [u16]) {
+    for (out, x) in out.iter_mut().zip(x) {
+        let bits = x.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+        let kept = if x.is_nan() { bits | 0x0040_0000 } else { rounded };
+        *out = (kept >> 16) as u16;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,6 +273,8 @@ mod tests {
         let (mut pairs, mut scale, mut sums, mut scaled) = ([0; BLOCK], [0.0], [0; 2], [0.0; 3]);
         let mut halves = [0; BLOCK / 2];
         let out = IntegerRowMut {
+            bytes: &mut [],
+            biased: &mut [],
             pairs: &mut pairs,
             halves: &mut halves,
             scales: &mut scale,
@@ -262,6 +319,22 @@ mod tests {
     }
 
     #[test]
+    fn bf16_is_rounded_as_the_half_crate_does() {
+        let bits = (0..1 << 16).map(|i: u32| i.wrapping_mul(0x9e37_79b9) ^ i << 15);
+        let special =
+            [0, 1, 0x7f80_0000, 0xff80_0000, 0x7f80_0001, 0x7fff_ffff, 0x7f7f_ffff, 0x3f80_8000, 0x3f81_8000];
+        let x: Vec<f32> = bits.chain(special).map(f32::from_bits).collect();
+        let mut out = vec![0; x.len()];
+        for isa in Isa::available() {
+            // SAFETY: only levels that are available are run.
+            unsafe { choose_bf16(isa)(&x, &mut out) };
+            for (x, out) in x.iter().zip(&out) {
+                assert_eq!(*out, half::bf16::from_f32(*x).to_bits(), "{isa} {x:e}");
+            }
+        }
+    }
+
+    #[test]
     fn every_level_gives_the_same_integers() {
         let mut wider: Vec<(Isa, QuantizeRow)> = Vec::new();
         #[cfg(target_arch = "x86_64")]
@@ -274,6 +347,8 @@ mod tests {
             let (mut pairs, mut halves) = (vec![0; x.len()], vec![0; x.len() / 2]);
             let (mut scales, mut sums, mut scaled_sums) = (vec![0.0; 20], vec![0; 40], vec![0.0; 60]);
             let out = IntegerRowMut {
+                bytes: &mut [],
+                biased: &mut [],
                 pairs: &mut pairs,
                 halves: &mut halves,
                 scales: &mut scales,

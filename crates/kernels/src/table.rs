@@ -2,12 +2,40 @@
 
 use roofline_weights::Format;
 
+use crate::activations::Form;
 use crate::dispatch;
 use crate::error::KernelError;
 use crate::isa::Isa;
 use crate::matmul::MatmulKernels;
-use crate::quantize::{self, QuantizeRow};
+use crate::quantize::{self, QuantizeRow, RoundBf16};
 use crate::vectors::{self, Level};
+
+/// How narrow the numbers may be that weights are multiplied by. Sums are f32 or exact integers either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Arithmetic {
+    /// As the peers: activations of 8 bits with one scale per 32 for quantized weights, of bf16 for bf16 weights where an
+    /// instruction makes that faster.
+    #[default]
+    Fast,
+    /// Activations of 16 bits for quantized weights, of f32 for all others.
+    Exact,
+}
+
+impl Arithmetic {
+    /// Lower-case name, as `fast`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arithmetic::Fast => "fast",
+            Arithmetic::Exact => "exact",
+        }
+    }
+}
+
+impl std::fmt::Display for Arithmetic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
 
 /// An operation that has more than one implementation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,6 +91,10 @@ pub enum SkipReason {
     NotOnThisMachine,
     /// A narrower instruction set was asked for.
     WiderThanRequested,
+    /// It rounds to fewer bits than exact arithmetic does.
+    NotExact,
+    /// This machine runs it slower than the one that was chosen.
+    SlowerHere,
 }
 
 impl std::fmt::Display for SkipReason {
@@ -70,6 +102,8 @@ impl std::fmt::Display for SkipReason {
         f.write_str(match self {
             SkipReason::NotOnThisMachine => "not on this machine",
             SkipReason::WiderThanRequested => "wider than requested",
+            SkipReason::NotExact => "not exact",
+            SkipReason::SlowerHere => "slower here",
         })
     }
 }
@@ -81,9 +115,11 @@ pub struct Choice {
     pub operation: Operation,
     /// Name of the number format that the kernel reads, as `q4_k`; empty where it reads only f32.
     pub format: &'static str,
+    /// The numbers that are multiplied, as `i8`: what activations are rounded to. Empty where only f32 is read.
+    pub numbers: &'static str,
     /// Level that the chosen kernel was written for.
     pub chosen: Isa,
-    /// Kernels of other levels that exist and were not taken because they may not run.
+    /// Kernels of other levels that exist and were not taken, and why.
     pub skipped: Vec<(Isa, SkipReason)>,
 }
 
@@ -97,15 +133,28 @@ pub(crate) struct Candidate<F> {
 /// Picks kernels below one ceiling and writes down each choice.
 pub(crate) struct Chooser {
     ceiling: Isa,
+    asked: bool, // for that ceiling by name
     choices: Vec<Choice>,
 }
 
 impl Chooser {
-    /// The widest of `scalar` and `wider` that the ceiling includes.
+    /// The widest of `scalar` and `wider` that the ceiling includes, of an operation on f32.
     pub fn pick<F: Copy>(
         &mut self,
         operation: Operation,
         format: &'static str,
+        scalar: F,
+        wider: &[Candidate<F>],
+    ) -> F {
+        self.pick_of(operation, format, "", scalar, wider)
+    }
+
+    /// The same of an operation that multiplies `numbers`.
+    pub fn pick_of<F: Copy>(
+        &mut self,
+        operation: Operation,
+        format: &'static str,
+        numbers: &'static str,
         scalar: F,
         wider: &[Candidate<F>],
     ) -> F {
@@ -122,8 +171,25 @@ impl Chooser {
                 skipped.push((candidate.isa, SkipReason::NotOnThisMachine));
             }
         }
-        self.choices.push(Choice { operation, format, chosen: best.isa, skipped });
+        self.choices.push(Choice { operation, format, numbers, chosen: best.isa, skipped });
         best.kernel
+    }
+
+    /// Adds to the last choice a kernel of a level that was not among its candidates.
+    pub fn skip(&mut self, isa: Isa, reason: SkipReason) {
+        if let Some(choice) = self.choices.last_mut() {
+            choice.skipped.push((isa, reason));
+        }
+    }
+
+    /// Whether kernels of `isa` may be chosen.
+    pub fn includes(&self, isa: Isa) -> bool {
+        self.ceiling.includes(isa)
+    }
+
+    /// Whether the ceiling was asked for by name.
+    pub fn was_asked(&self) -> bool {
+        self.asked
     }
 }
 
@@ -131,18 +197,28 @@ impl Chooser {
 pub struct KernelTable {
     isa: Isa,
     requested: Option<Isa>,
+    arithmetic: Arithmetic,
     vectors: Level,
     choices: Vec<Choice>,
     pub(crate) matmul: [MatmulKernels; Format::ALL.len()], // by discriminant of the weights' format
-    pub(crate) quantize: QuantizeRow,
+    pub(crate) quantize: QuantizeRow,                      // to bytes or pairs, by what is not empty
+    pub(crate) round_bf16: RoundBf16,
 }
 
 impl KernelTable {
-    /// Chooses the widest kernels that this machine runs, no wider than `requested`.
+    /// Chooses the widest kernels of [`Arithmetic::Fast`] that this machine runs, no wider than `requested`.
     ///
     /// # Errors
     /// [`KernelError::IsaUnavailable`] when the machine lacks the level that was asked for.
     pub fn detect(requested: Option<Isa>) -> Result<KernelTable, KernelError> {
+        KernelTable::detect_for(requested, Arithmetic::Fast)
+    }
+
+    /// The same of any arithmetic.
+    ///
+    /// # Errors
+    /// As for [`KernelTable::detect`].
+    pub fn detect_for(requested: Option<Isa>, arithmetic: Arithmetic) -> Result<KernelTable, KernelError> {
         let isa = match requested {
             Some(requested) if !requested.is_available() => {
                 return Err(KernelError::IsaUnavailable { requested });
@@ -150,11 +226,14 @@ impl KernelTable {
             Some(requested) => requested,
             None => Isa::widest(),
         };
-        let mut chooser = Chooser { ceiling: isa, choices: Vec::new() };
-        let matmul = dispatch::choose(&mut chooser);
-        let quantize = quantize::choose(&mut chooser);
+        let mut chooser = Chooser { ceiling: isa, asked: requested.is_some(), choices: Vec::new() };
+        let matmul = dispatch::choose(&mut chooser, arithmetic);
+        let integers = if arithmetic == Arithmetic::Fast { Form::Bytes } else { Form::Pairs };
+        let quantize = quantize::choose(&mut chooser, integers);
+        let round_bf16 = quantize::choose_bf16(isa);
         let vectors = vectors::choose(&mut chooser);
-        Ok(KernelTable { isa, requested, vectors, choices: chooser.choices, matmul, quantize })
+        let choices = chooser.choices;
+        Ok(KernelTable { isa, requested, arithmetic, vectors, choices, matmul, quantize, round_bf16 })
     }
 
     /// The level that the choices were made under.
@@ -165,6 +244,16 @@ impl KernelTable {
     /// The level that was asked for, if one was.
     pub fn requested(&self) -> Option<Isa> {
         self.requested
+    }
+
+    /// The arithmetic that was asked for.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
+    }
+
+    /// What weights of `format` are multiplied by.
+    pub(crate) fn form(&self, format: Format) -> Form {
+        self.matmul[format as usize].form
     }
 
     /// The level of the kernels that are written once over vectors of any width.
@@ -185,7 +274,7 @@ mod tests {
     #[test]
     fn the_widest_level_under_the_ceiling_is_picked_and_the_rest_is_explained() {
         let wider = [Isa::Avx512Vnni, Isa::Avx2, Isa::NeonDot].map(|isa| Candidate { isa, kernel: isa });
-        let mut chooser = Chooser { ceiling: Isa::Avx512, choices: Vec::new() };
+        let mut chooser = Chooser { ceiling: Isa::Avx512, asked: true, choices: Vec::new() };
         assert_eq!(chooser.pick(Operation::Gemv, "q8_0", Isa::Scalar, &wider), Isa::Avx2);
         let skipped: Vec<Isa> = chooser.choices[0].skipped.iter().map(|(isa, _)| *isa).collect();
         assert_eq!(skipped, [Isa::Avx512Vnni, Isa::NeonDot]);

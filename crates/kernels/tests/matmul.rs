@@ -6,13 +6,21 @@ mod common;
 
 use common::{Matrix, Random, widths};
 use roofline_kernels::{
-    Activations, Isa, KernelError, KernelTable, MatmulJob, PackedMatrix, Team, matmul, matmul_experts,
+    Activations, Arithmetic, Isa, KernelError, KernelTable, MatmulJob, PackedMatrix, Team, matmul,
+    matmul_experts,
 };
 use roofline_weights::Format;
 
+const BOTH: [Arithmetic; 2] = [Arithmetic::Fast, Arithmetic::Exact];
+
+/// Every level of this machine in either arithmetic.
+fn kinds() -> impl Iterator<Item = (Isa, Arithmetic)> {
+    Isa::available().flat_map(|isa| BOTH.map(|arithmetic| (isa, arithmetic)))
+}
+
 /// `x * w^T` for `rows` rows.
-fn product(isa: Isa, team: &Team, w: &PackedMatrix, x: &[f32], rows: usize) -> Vec<f32> {
-    let table = KernelTable::detect(Some(isa)).unwrap();
+fn product(kind: (Isa, Arithmetic), team: &Team, w: &PackedMatrix, x: &[f32], rows: usize) -> Vec<f32> {
+    let table = KernelTable::detect_for(Some(kind.0), kind.1).unwrap();
     let mut activations = Activations::with_capacity(rows, w.cols());
     activations.set(&table, team, x, rows, w.cols(), &[w.format()]).unwrap();
     let mut out = vec![f32::NAN; rows * w.rows()];
@@ -29,20 +37,21 @@ fn bits(values: &[f32]) -> Vec<u32> {
 fn products_are_those_of_the_decoded_weights() {
     let team = Team::new(2).unwrap();
     let mut random = Random(10);
-    for isa in Isa::available() {
+    for (isa, arithmetic) in kinds() {
         for format in Format::ALL {
             for &cols in widths(format) {
                 for rows in [1, 2, 3, 5, 13, 33] {
                     let matrix = Matrix::random(format, 1 + random.below(150), cols, &mut random);
                     let x = random.floats(rows * cols);
-                    let out = product(isa, &team, &matrix.pack(&team), &x, rows);
+                    let out = product((isa, arithmetic), &team, &matrix.pack(&team), &x, rows);
                     for (i, &got) in out.iter().enumerate() {
                         let (row, r) = (i / matrix.rows, i % matrix.rows);
-                        let (want, allowed) = matrix.dot(r, &x[row * cols..(row + 1) * cols]);
+                        let (want, allowed) =
+                            matrix.dot(r, &x[row * cols..(row + 1) * cols], (isa, arithmetic));
                         let off = (f64::from(got) - want).abs();
                         assert!(
                             off <= allowed,
-                            "{isa} {format} {}x{cols}, row {row} of {rows}, output {r}: {got} for {want}, \
+                            "{isa} {arithmetic} {format} {}x{cols}, row {row} of {rows}, output {r}: {got} for {want}, \
                              {off:e} off, {allowed:e} allowed",
                             matrix.rows
                         );
@@ -57,24 +66,24 @@ fn products_are_those_of_the_decoded_weights() {
 fn a_row_does_not_depend_on_the_rows_beside_it_nor_on_the_threads() {
     let mut random = Random(11);
     let teams = [1, 2, 3].map(|threads| Team::new(threads).unwrap());
-    for isa in Isa::available() {
+    for kind in kinds() {
         for format in Format::ALL {
             let cols = if format.block_len() == 32 { 544 } else { 768 };
             let matrix = Matrix::random(format, 150, cols, &mut random);
             let packed = matrix.pack(&teams[0]);
             let x = random.floats(197 * cols);
             let alone: Vec<Vec<u32>> = (0..197)
-                .map(|row| bits(&product(isa, &teams[0], &packed, &x[row * cols..(row + 1) * cols], 1)))
+                .map(|row| bits(&product(kind, &teams[0], &packed, &x[row * cols..(row + 1) * cols], 1)))
                 .collect();
             for rows in [2, 3, 4, 7, 16, 33, 197] {
                 for team in &teams {
-                    let out = product(isa, team, &packed, &x[..rows * cols], rows);
+                    let out = product(kind, team, &packed, &x[..rows * cols], rows);
                     for (row, out) in out.chunks(150).enumerate() {
                         let threads = team.threads();
                         assert_eq!(
                             bits(out),
                             alone[row],
-                            "{isa} {format} row {row} of {rows}, {threads} threads"
+                            "{kind:?} {format} row {row} of {rows}, {threads} threads"
                         );
                     }
                 }
@@ -84,18 +93,21 @@ fn a_row_does_not_depend_on_the_rows_beside_it_nor_on_the_threads() {
 }
 
 #[test]
-fn every_level_gives_the_same_bits_save_that_scalar_floats_round_twice() {
+fn every_level_gives_the_same_bits_save_that_scalar_floats_round_twice_and_bf16_is_rounded_to() {
     let team = Team::new(2).unwrap();
     let mut random = Random(12);
     for format in Format::ALL {
         for &cols in widths(format) {
             let matrix = Matrix::random(format, 70, cols, &mut random);
             let packed = matrix.pack(&team);
-            for rows in [1, 9] {
+            for (rows, arithmetic) in [1, 9].into_iter().flat_map(|rows| BOTH.map(|kind| (rows, kind))) {
                 let x = random.floats(rows * cols);
                 let levels: Vec<(Isa, Vec<u32>)> = Isa::available()
                     .filter(|&isa| format.is_quantized() || isa != Isa::Scalar)
-                    .map(|isa| (isa, bits(&product(isa, &team, &packed, &x, rows))))
+                    .filter(|&isa| {
+                        (format, isa, arithmetic) != (Format::Bf16, Isa::Avx512Bf16, Arithmetic::Fast)
+                    })
+                    .map(|isa| (isa, bits(&product((isa, arithmetic), &team, &packed, &x, rows))))
                     .collect();
                 for pair in levels.windows(2) {
                     assert_eq!(pair[0].1, pair[1].1, "{format} {cols} columns: {} {}", pair[0].0, pair[1].0);
@@ -120,7 +132,7 @@ fn extreme(format: Format, rows: usize, cols: usize, byte: u8, scale: f32) -> Ma
 fn extreme_values_neither_saturate_nor_wrap() {
     let team = Team::new(1).unwrap();
     let (rows, cols) = (33, 512);
-    for isa in Isa::available() {
+    for (isa, arithmetic) in kinds() {
         for format in Format::ALL.into_iter().filter(|format| format.is_quantized()) {
             for byte in [0x00, 0xff, 0x80, 0x7f] {
                 for scale in [1.0, 65504.0, 6e-8, -0.5] {
@@ -129,8 +141,8 @@ fn extreme_values_neither_saturate_nor_wrap() {
                     for x in [1.0f32, -1.0, 0.0, 1e-42, 3e30, -1e-30] {
                         for activation_rows in [1, 5] {
                             let x = vec![x; activation_rows * cols];
-                            let out = product(isa, &team, &packed, &x, activation_rows);
-                            let (want, _) = matrix.dot(0, &x[..cols]);
+                            let out = product((isa, arithmetic), &team, &packed, &x, activation_rows);
+                            let (want, _) = matrix.dot(0, &x[..cols], (isa, arithmetic));
                             for got in out {
                                 let got = f64::from(got);
                                 // The min of a format is as large as its weights, and what is left may be small;
@@ -143,7 +155,7 @@ fn extreme_values_neither_saturate_nor_wrap() {
                                     want.abs() > f64::from(f32::MAX) || scale > f64::from(f32::MAX);
                                 assert!(
                                     (got - want).abs() <= allowed || overflows,
-                                    "{isa} {format} {byte:#x} {scale}: {got} for {want}"
+                                    "{isa} {arithmetic} {format} {byte:#x} {scale}: {got} for {want}"
                                 );
                             }
                         }
@@ -158,18 +170,18 @@ fn extreme_values_neither_saturate_nor_wrap() {
 fn activations_that_are_no_numbers_show_in_the_outputs_of_their_row_only() {
     let team = Team::new(1).unwrap();
     let mut random = Random(13);
-    for isa in Isa::available() {
+    for kind in kinds() {
         for format in Format::ALL {
             let matrix = Matrix::random(format, 20, 256, &mut random);
             let packed = matrix.pack(&team);
             for bad in [f32::NAN, f32::INFINITY] {
                 let mut x = random.floats(5 * 256);
                 x[256 * 3 + 100] = bad;
-                let out = product(isa, &team, &packed, &x, 5);
+                let out = product(kind, &team, &packed, &x, 5);
                 for (row, out) in out.chunks(20).enumerate() {
                     assert!(
                         out.iter().all(|x| x.is_finite() == (row != 3)),
-                        "{isa} {format} {bad} row {row}"
+                        "{kind:?} {format} {bad} row {row}"
                     );
                 }
             }
@@ -181,8 +193,8 @@ fn activations_that_are_no_numbers_show_in_the_outputs_of_their_row_only() {
 fn bias_and_residual_are_added_once_and_jobs_share_one_input() {
     let team = Team::new(2).unwrap();
     let mut random = Random(14);
-    for isa in Isa::available() {
-        let table = KernelTable::detect(Some(isa)).unwrap();
+    for kind in kinds() {
+        let table = KernelTable::detect_for(Some(kind.0), kind.1).unwrap();
         let cols = 256;
         let formats = [Format::F32, Format::Q4K, Format::Bf16, Format::Q8_0];
         let packed: Vec<PackedMatrix> = (0..11)
@@ -206,7 +218,7 @@ fn bias_and_residual_are_added_once_and_jobs_share_one_input() {
                 .collect();
             matmul(&table, &team, &activations, &mut jobs).unwrap();
             for (i, w) in packed.iter().enumerate() {
-                let plain = product(isa, &team, w, &x, rows);
+                let plain = product(kind, &team, w, &x, rows);
                 for (at, got) in outs[i].iter().enumerate() {
                     let mut want = plain[at];
                     if i % 3 != 0 {
@@ -215,7 +227,7 @@ fn bias_and_residual_are_added_once_and_jobs_share_one_input() {
                     if i % 2 == 0 {
                         want += before[i][at];
                     }
-                    assert_eq!(got.to_bits(), want.to_bits(), "{isa} job {i} element {at}");
+                    assert_eq!(got.to_bits(), want.to_bits(), "{kind:?} job {i} element {at}");
                 }
             }
         }
@@ -226,8 +238,8 @@ fn bias_and_residual_are_added_once_and_jobs_share_one_input() {
 fn experts_multiply_their_own_rows_only() {
     let team = Team::new(3).unwrap();
     let mut random = Random(15);
-    for isa in Isa::available() {
-        let table = KernelTable::detect(Some(isa)).unwrap();
+    for kind in kinds() {
+        let table = KernelTable::detect_for(Some(kind.0), kind.1).unwrap();
         for format in [Format::F32, Format::Q4K, Format::Q6K] {
             let experts: Vec<PackedMatrix> =
                 (0..5).map(|_| Matrix::random(format, 40, 256, &mut random).pack(&team)).collect();
@@ -238,11 +250,11 @@ fn experts_multiply_their_own_rows_only() {
             let mut out = vec![f32::NAN; 14 * 40];
             matmul_experts(&table, &team, &activations, &experts, &groups, &mut out).unwrap();
             for (w, rows) in experts.iter().zip(groups) {
-                let want = product(isa, &team, w, &x[rows.start * 256..rows.end * 256], rows.len());
+                let want = product(kind, &team, w, &x[rows.start * 256..rows.end * 256], rows.len());
                 assert_eq!(
                     bits(&out[rows.start * 40..rows.end * 40]),
                     bits(&want),
-                    "{isa} {format} {rows:?}"
+                    "{kind:?} {format} {rows:?}"
                 );
             }
         }

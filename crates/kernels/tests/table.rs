@@ -1,31 +1,62 @@
 //! The kernel table takes the widest kernel the machine runs, for every operation and format, and says so.
 
-use roofline_kernels::{Isa, KernelTable, Operation, SkipReason};
+use roofline_kernels::{Arithmetic, Choice, Isa, KernelTable, Operation, SkipReason};
 use roofline_weights::Format;
 
-/// The level that a matrix kernel of `format` must have on a machine of level `isa`. Floats gain nothing from integer
-/// dot products, and NEON's are not used yet.
-fn expected(format: Format, isa: Isa) -> Isa {
+/// The level that a matrix kernel of `format` must have on a machine of level `isa`, and the numbers it must multiply.
+/// Floats gain nothing from integer dot products, and NEON's are not used yet.
+fn expected(format: Format, isa: Isa, arithmetic: Arithmetic) -> (Isa, &'static str) {
+    let numbers = match arithmetic {
+        Arithmetic::Fast if format.is_quantized() => "i8",
+        Arithmetic::Exact if format.is_quantized() => "i16",
+        _ => "f32",
+    };
     match isa {
-        Isa::Avx512Vnni if !format.is_quantized() => Isa::Avx512,
-        Isa::NeonDot => Isa::Neon,
-        isa => isa,
+        Isa::Avx512Bf16 if format == Format::Bf16 && arithmetic == Arithmetic::Fast => (isa, "bf16"),
+        Isa::Avx512Vnni | Isa::Avx512Bf16 if !format.is_quantized() => (Isa::Avx512, numbers),
+        Isa::Avx512Bf16 => (Isa::Avx512Vnni, numbers),
+        Isa::NeonDot => (Isa::Neon, numbers),
+        isa => (isa, numbers),
     }
 }
 
 #[test]
 fn no_matrix_kernel_is_narrower_than_the_machine_offers() {
     for isa in Isa::available() {
-        let table = KernelTable::detect(Some(isa)).unwrap();
-        for operation in [Operation::Gemv, Operation::Gemm] {
-            for format in Format::ALL {
-                let choice = table
-                    .choices()
-                    .find(|choice| choice.operation == operation && choice.format == format.name())
-                    .unwrap_or_else(|| panic!("{operation} of {format} is not in the table"));
-                assert_eq!(choice.chosen, expected(format, isa), "{operation} {format} on {isa}");
+        for arithmetic in [Arithmetic::Fast, Arithmetic::Exact] {
+            let table = KernelTable::detect_for(Some(isa), arithmetic).unwrap();
+            assert_eq!(table.arithmetic(), arithmetic);
+            for operation in [Operation::Gemv, Operation::Gemm] {
+                for format in Format::ALL {
+                    let choice = choice(&table, operation, format);
+                    let want = expected(format, isa, arithmetic);
+                    assert_eq!(
+                        (choice.chosen, choice.numbers),
+                        want,
+                        "{operation} {format} on {isa}, {arithmetic}"
+                    );
+                }
             }
         }
+    }
+}
+
+fn choice(table: &KernelTable, operation: Operation, format: Format) -> &Choice {
+    table
+        .choices()
+        .find(|choice| choice.operation == operation && choice.format == format.name())
+        .unwrap_or_else(|| panic!("{operation} of {format} is not in the table"))
+}
+
+#[test]
+fn what_nobody_asked_for_by_name_is_the_fastest_and_a_slower_one_is_told_of() {
+    let table = KernelTable::detect(None).unwrap();
+    assert_eq!(table.arithmetic(), Arithmetic::Fast);
+    for format in Format::ALL {
+        let choice = choice(&table, Operation::Gemm, format);
+        let slower = choice.skipped.contains(&(Isa::Avx512Bf16, SkipReason::SlowerHere));
+        let bf16 = format == Format::Bf16 && Isa::Avx512Bf16.is_available();
+        assert_eq!(choice.chosen == Isa::Avx512Bf16 || slower, bf16, "{choice:?}");
     }
 }
 

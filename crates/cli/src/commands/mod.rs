@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod devices;
+mod experiment;
 mod inspect;
 mod limits;
 mod logits;
@@ -32,6 +33,7 @@ pub enum Command {
     Limits(Box<limits::Limits>),
     Bench(bench::Bench),
     Ppl(Box<ppl::Ppl>),
+    Experiment(experiment::Experiment),
     Pull(pull::Pull),
     Quantize(quantize::Quantize),
     Synth(synth::Synth),
@@ -51,6 +53,7 @@ impl Command {
             Command::Limits(command) => command.run(),
             Command::Bench(command) => command.run(),
             Command::Ppl(command) => command.run(),
+            Command::Experiment(command) => command.run(),
             Command::Pull(command) => command.run(),
             Command::Quantize(command) => command.run(),
             Command::Synth(command) => command.run(),

@@ -56,9 +56,9 @@ impl Lane {
         }
     }
 
-    /// Bytes of what is kept beside the pages.
+    /// Bytes held beside the pages.
     pub fn metadata_bytes(&self) -> usize {
         let bounds = self.bounds.as_ref().map_or(0, PageBounds::bytes);
-        4 * (self.table.len() + self.positions.len() + self.mass.len()) + bounds
+        4 * (self.table.capacity() + self.positions.capacity() + self.mass.capacity()) + bounds
     }
 }

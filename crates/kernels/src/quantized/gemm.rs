@@ -6,7 +6,6 @@ use super::scales::ScalePanel;
 use super::{Quantized, unroll8};
 use crate::activations::IntegerRow;
 use crate::layout::{BLOCK, GROUP, LINE, SUPER};
-use crate::matmul::TILE_ROWS;
 use crate::simd::Simd;
 use crate::tile::Tile;
 
@@ -61,6 +60,8 @@ impl Panel {
     }
 }
 
+/// Activation rows of a tile, at most: the sums of one pair of groups then stay in the first-level cache.
+pub(crate) const TILE_ROWS: usize = 96;
 /// Groups whose panels are used together: two fill the vectors of AVX-512, and the first-level cache holds them.
 const PANELS: usize = 2;
 

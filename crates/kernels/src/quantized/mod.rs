@@ -4,6 +4,9 @@
 //! superblock of two groups into a panel in the first-level cache and uses it for all rows of the tile. Both sum the
 //! same integers and apply the same scales in the same order, so a row's result does not tell which of them made it.
 
+mod byte_gemm;
+mod byte_gemv;
+mod byte_scales;
 mod gemm;
 mod gemv;
 mod planes;
@@ -11,7 +14,9 @@ mod scales;
 
 use roofline_weights::Format;
 
-pub(crate) use gemm::gemm;
+pub(crate) use byte_gemm::{BYTE_TILE_ROWS, byte_gemm};
+pub(crate) use byte_gemv::byte_gemv;
+pub(crate) use gemm::{TILE_ROWS, gemm};
 pub(crate) use gemv::{ByBytes, ByPairs, gemv};
 
 use crate::layout::Layout;

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Simd, operations};
+use super::{ByteProducts, Simd, operations};
 
 /// 256-bit vectors.
 pub(crate) struct Avx2;
@@ -24,6 +24,7 @@ impl Simd for Avx2 {
         fn and(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
         fn or(a: __m256i, b: __m256i) -> __m256i { _mm256_or_si256(a, b) }
         fn or_and(a: __m256i, b: __m256i, c: __m256i) -> __m256i { _mm256_or_si256(a, _mm256_and_si256(b, c)) }
+        fn sub8(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi8(a, b) }
         fn sub16(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi16(a, b) }
         fn shr16(a: __m256i, count: usize) -> __m256i { _mm256_srl_epi16(a, _mm_cvtsi32_si128(count as i32)) }
         fn shl16(a: __m256i, count: usize) -> __m256i { _mm256_sll_epi16(a, _mm_cvtsi32_si128(count as i32)) }
@@ -65,5 +66,50 @@ impl Simd for Avx2 {
         fn fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
         fn fnma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fnmadd_ps(a, b, c) }
         fn prefetch(from: *const u8) -> () { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
+    }
+}
+
+impl ByteProducts for Avx2 {
+    const BIAS: i32 = 128;
+
+    #[inline(always)]
+    unsafe fn sums_from(from: *const i32) -> __m256i {
+        // SAFETY: the caller promises the instructions and 8 integers.
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_signed<const SMALL: bool>(sum: __m256i, weights: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: the caller promises the instructions.
+        unsafe { unsigned_by_signed::<SMALL>(sum, x, weights) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_unsigned<const SMALL: bool>(sum: __m256i, weights: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: the caller promises the instructions.
+        unsafe { unsigned_by_signed::<SMALL>(sum, weights, x) }
+    }
+}
+
+/// Adds the products of the unsigned bytes of `a` and the signed ones of `b` by way of 16 bits, where large ones
+/// would saturate and are widened first.
+///
+/// # Safety
+/// The machine has the instructions.
+#[inline(always)]
+unsafe fn unsigned_by_signed<const SMALL: bool>(sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
+    // SAFETY: by the contract.
+    unsafe {
+        if SMALL {
+            let pairs = _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1));
+            _mm256_add_epi32(sum, pairs)
+        } else {
+            let even = _mm256_madd_epi16(
+                _mm256_and_si256(a, _mm256_set1_epi16(0xff)),
+                _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(b)),
+            );
+            let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(a), _mm256_srai_epi16::<8>(b));
+            _mm256_add_epi32(_mm256_add_epi32(sum, even), odd)
+        }
     }
 }

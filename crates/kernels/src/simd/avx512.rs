@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{ByteDot, Simd, operations};
+use super::{Bf16Products, ByteDot, ByteProducts, Simd, operations};
 
 /// 512-bit vectors; with `VNNI`, products of 16-bit pairs are added in one instruction instead of two.
 pub(crate) struct Avx512<const VNNI: bool>;
@@ -27,6 +27,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         fn and(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
         fn or(a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
         fn or_and(a: __m512i, b: __m512i, c: __m512i) -> __m512i { _mm512_ternarylogic_epi32::<OR_AND>(a, b, c) }
+        fn sub8(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi8(a, b) }
         fn sub16(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi16(a, b) }
         fn shr16(a: __m512i, count: usize) -> __m512i { _mm512_srl_epi16(a, _mm_cvtsi32_si128(count as i32)) }
         fn shl16(a: __m512i, count: usize) -> __m512i { _mm512_sll_epi16(a, _mm_cvtsi32_si128(count as i32)) }
@@ -67,5 +68,67 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
 impl ByteDot for Avx512<true> {
     operations! {
         fn dot_bytes(sum: __m512i, a: __m512i, b: __m512i) -> __m512i { _mm512_dpbusd_epi32(sum, a, b) }
+    }
+}
+
+impl<const VNNI: bool> ByteProducts for Avx512<VNNI> {
+    const BIAS: i32 = 128;
+
+    #[inline(always)]
+    unsafe fn sums_from(from: *const i32) -> __m512i {
+        // SAFETY: the caller promises the instructions and 16 integers.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_signed<const SMALL: bool>(sum: __m512i, weights: __m512i, x: __m512i) -> __m512i {
+        // SAFETY: the caller promises the instructions.
+        unsafe { unsigned_by_signed::<VNNI, SMALL>(sum, x, weights) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_unsigned<const SMALL: bool>(sum: __m512i, weights: __m512i, x: __m512i) -> __m512i {
+        // SAFETY: the caller promises the instructions.
+        unsafe { unsigned_by_signed::<VNNI, SMALL>(sum, weights, x) }
+    }
+}
+
+/// Adds the products of the unsigned bytes of `a` and the signed ones of `b`; without VNNI by way of 16 bits, where
+/// large ones would saturate and are widened first.
+///
+/// # Safety
+/// The machine has the instructions.
+#[inline(always)]
+unsafe fn unsigned_by_signed<const VNNI: bool, const SMALL: bool>(
+    sum: __m512i,
+    a: __m512i,
+    b: __m512i,
+) -> __m512i {
+    // SAFETY: by the contract.
+    unsafe {
+        if VNNI {
+            _mm512_dpbusd_epi32(sum, a, b)
+        } else if SMALL {
+            let pairs = _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1));
+            _mm512_add_epi32(sum, pairs)
+        } else {
+            let even = _mm512_madd_epi16(
+                _mm512_and_si512(a, _mm512_set1_epi16(0xff)),
+                _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(b)),
+            );
+            let odd = _mm512_madd_epi16(_mm512_srli_epi16::<8>(a), _mm512_srai_epi16::<8>(b));
+            _mm512_add_epi32(_mm512_add_epi32(sum, even), odd)
+        }
+    }
+}
+
+/// AVX-512 with its bf16 dot products.
+pub(crate) type Avx512Bf16 = Avx512<true>;
+
+impl Bf16Products for Avx512Bf16 {
+    operations! {
+        fn dot_bf16(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
+            _mm512_dpbf16_ps(sum, std::mem::transmute::<__m512i, __m512bh>(a), std::mem::transmute::<__m512i, __m512bh>(b))
+        }
     }
 }

@@ -60,6 +60,7 @@ pub(crate) trait Simd {
     unsafe fn or(a: Self::Int, b: Self::Int) -> Self::Int;
     /// `a | (b & c)`.
     unsafe fn or_and(a: Self::Int, b: Self::Int, c: Self::Int) -> Self::Int;
+    unsafe fn sub8(a: Self::Int, b: Self::Int) -> Self::Int;
     unsafe fn sub16(a: Self::Int, b: Self::Int) -> Self::Int;
     /// Shifts 16-bit halves right, zeros coming in. The count is a constant once inlined.
     unsafe fn shr16(a: Self::Int, count: usize) -> Self::Int;
@@ -107,6 +108,34 @@ pub(crate) trait Simd {
     /// Asks for the cache line at `from`; any address will do. It is fetched into the second level: those of the
     /// first that can be under way at one time are too few to keep memory busy.
     unsafe fn prefetch(from: *const u8) -> ();
+}
+
+/// Products of quads of bytes, exact for all values that a weight format holds.
+///
+/// `SMALL` promises weights of at most 63 in magnitude, so that two products and their sum fit 16 bits.
+///
+/// # Safety
+/// All methods: the machine has the instructions.
+#[allow(clippy::missing_safety_doc)] // said once, above
+pub(crate) trait ByteProducts: Simd {
+    /// What is added to the activations that meet signed weights, as these instructions multiply signed by unsigned.
+    const BIAS: i32;
+
+    /// Sums that start at the integers behind the pointer.
+    unsafe fn sums_from(from: *const i32) -> Self::Sum;
+    /// Adds to each lane the four products of its signed weights and of activations that [`Self::BIAS`] was added to.
+    unsafe fn dot_signed<const SMALL: bool>(sum: Self::Sum, weights: Self::Int, x: Self::Int) -> Self::Sum;
+    /// Adds to each lane the four products of its unsigned weights and of signed activations.
+    unsafe fn dot_unsigned<const SMALL: bool>(sum: Self::Sum, weights: Self::Int, x: Self::Int) -> Self::Sum;
+}
+
+/// Vectors that multiply pairs of bf16.
+pub(crate) trait Bf16Products: Simd {
+    /// Adds to each lane the two products of its pairs, each rounded to f32; subnormal numbers count as zero.
+    ///
+    /// # Safety
+    /// The machine has the instructions.
+    unsafe fn dot_bf16(sum: Self::Float, a: Self::Int, b: Self::Int) -> Self::Float;
 }
 
 /// Vectors that multiply bytes.

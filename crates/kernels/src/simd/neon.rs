@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{Simd, operations};
+use super::{ByteProducts, Simd, operations};
 
 /// 128-bit vectors.
 pub(crate) struct Neon;
@@ -31,6 +31,9 @@ impl Simd for Neon {
         fn and(a: int32x4_t, b: int32x4_t) -> int32x4_t { vandq_s32(a, b) }
         fn or(a: int32x4_t, b: int32x4_t) -> int32x4_t { vorrq_s32(a, b) }
         fn or_and(a: int32x4_t, b: int32x4_t, c: int32x4_t) -> int32x4_t { vorrq_s32(a, vandq_s32(b, c)) }
+        fn sub8(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+            vreinterpretq_s32_s8(vsubq_s8(vreinterpretq_s8_s32(a), vreinterpretq_s8_s32(b)))
+        }
         fn sub16(a: int32x4_t, b: int32x4_t) -> int32x4_t {
             vreinterpretq_s32_s16(vsubq_s16(vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)))
         }
@@ -80,6 +83,53 @@ impl Simd for Neon {
         fn fnma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { vfmsq_f32(c, a, b) }
         // No stable intrinsic prefetches here; the hardware follows the streams by itself.
         fn prefetch(_from: *const u8) -> () { () }
+    }
+}
+
+/// By 16 bits: a product of signed bytes fits, and pairs of them are added into 32. Signed meets signed, so activations
+/// keep no bias; unsigned weights above 127 are taken as 128 less, and 128 activations are added for it.
+impl ByteProducts for Neon {
+    const BIAS: i32 = 0;
+
+    #[inline(always)]
+    unsafe fn sums_from(_from: *const i32) -> (int32x4_t, int32x4_t) {
+        // SAFETY: the caller promises the instructions. Without a bias there is nothing to start from.
+        unsafe { (vdupq_n_s32(0), vdupq_n_s32(0)) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_signed<const SMALL: bool>(
+        sum: (int32x4_t, int32x4_t),
+        weights: int32x4_t,
+        x: int32x4_t,
+    ) -> (int32x4_t, int32x4_t) {
+        // SAFETY: the caller promises the instructions.
+        unsafe {
+            let (w, x) = (vreinterpretq_s8_s32(weights), vreinterpretq_s8_s32(x));
+            (
+                vpadalq_s16(sum.0, vmull_s8(vget_low_s8(w), vget_low_s8(x))),
+                vpadalq_s16(sum.1, vmull_high_s8(w, x)),
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_unsigned<const SMALL: bool>(
+        sum: (int32x4_t, int32x4_t),
+        weights: int32x4_t,
+        x: int32x4_t,
+    ) -> (int32x4_t, int32x4_t) {
+        // SAFETY: the caller promises the instructions.
+        unsafe {
+            if SMALL {
+                return Self::dot_signed::<true>(sum, weights, x);
+            }
+            let shifted = veorq_s32(weights, vdupq_n_s32(0x8080_8080_u32 as i32));
+            let sum = Self::dot_signed::<false>(sum, shifted, x);
+            // 128 activations in two products of 64, as 128 is no signed byte.
+            let half = vdupq_n_s32(0x4040_4040);
+            Self::dot_signed::<true>(Self::dot_signed::<true>(sum, half, x), half, x)
+        }
     }
 }
 

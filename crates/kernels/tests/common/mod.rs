@@ -1,7 +1,7 @@
 //! Random matrices and the reference product that the kernel tests share.
 #![allow(dead_code)] // each test binary uses its own part
 
-use roofline_kernels::{PackedMatrix, Team};
+use roofline_kernels::{Arithmetic, Isa, PackedMatrix, Team};
 use roofline_weights::{Format, blocks};
 
 /// SplitMix64: enough randomness for tests, and the same on every machine.
@@ -89,19 +89,23 @@ impl Matrix {
     }
 
     /// The product of one row of weights and one of activations in f64, and how far a kernel may be from it:
-    /// half a step of the 16-bit activations in each term where weights are quantized, and f32 rounding.
-    pub fn dot(&self, row: usize, x: &[f32]) -> (f64, f64) {
+    /// half a step of the integer activations in each term where weights are quantized, the rounding of activations
+    /// to bf16 where that happens, and that of f32.
+    pub fn dot(&self, row: usize, x: &[f32], kind: (Isa, Arithmetic)) -> (f64, f64) {
+        let largest_integer = if kind.1 == Arithmetic::Fast { 127.0 } else { 16383.0 };
+        let by_bf16 = self.format == Format::Bf16 && kind == (Isa::Avx512Bf16, Arithmetic::Fast);
+        let rounding = if by_bf16 { 1.0 / 512.0 } else { 0.0 } + 2e-6;
         let weights = &self.decoded[row * self.cols..(row + 1) * self.cols];
         let (mut sum, mut allowed) = (0.0, 1e-30);
         for (weights, x) in weights.chunks(32).zip(x.chunks(32)) {
             let largest = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-            let step = if self.format.is_quantized() { f64::from(largest) / 16383.0 } else { 0.0 };
+            let step = if self.format.is_quantized() { f64::from(largest) / largest_integer } else { 0.0 };
             for (w, x) in weights.iter().zip(x) {
                 let (w, x) = (f64::from(*w), f64::from(*x));
                 sum += w * x;
                 // Formats with a min subtract two larger numbers, so the rounding is relative to those.
                 allowed +=
-                    w.abs() * 0.51 * step + 2e-6 * (w * x).abs() + 4e-8 * self.largest_weight() * x.abs();
+                    w.abs() * 0.51 * step + rounding * (w * x).abs() + 4e-8 * self.largest_weight() * x.abs();
             }
         }
         (sum, allowed)

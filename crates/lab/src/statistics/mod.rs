@@ -4,12 +4,16 @@
 
 mod blocks;
 mod bootstrap;
+mod compare;
+mod curve;
 mod line;
 mod student;
 
 pub use blocks::{Block, BlockMean, block_mean};
 pub(crate) use bootstrap::Random;
 pub use bootstrap::{Bootstrap, bootstrap, bootstrap_median};
+pub use compare::{Comparison, Verdict, compare, mean_interval};
+pub use curve::{Point, Polynomial, Segmented, polynomial, segmented};
 pub use line::{Line, least_squares, theil_sen};
 
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,328 @@
+//! Prefill by 8-bit activations: a superblock of two groups is unpacked into signed bytes in the first-level cache
+//! and used for all rows of the tile.
+#![allow(clippy::needless_range_loop)] // units and rows index several arrays at once, in unrolled loops
+
+use super::byte_scales::ByteScales;
+use super::planes::Planes;
+use super::{Quantized, unroll8};
+use crate::activations::ByteRows;
+use crate::layout::{BLOCK, GROUP, LINE, SUPER, Scales};
+use crate::simd::ByteProducts;
+use crate::tile::Tile;
+
+/// A superblock of one group, unpacked.
+#[repr(C, align(64))]
+struct Panel {
+    quads: [[[i8; 4]; GROUP]; SUPER / 4], // (quad, row, four weights), offset removed, times a factor that is folded in
+    starts: [[i32; GROUP]; 16],           // (total, row): what takes the bias of the activations off a sum
+    scales: ByteScales,
+}
+
+impl Panel {
+    const ZERO: Panel =
+        Panel { quads: [[[0; 4]; GROUP]; SUPER / 4], starts: [[0; GROUP]; 16], scales: ByteScales::ZERO };
+
+    /// Unpacks a superblock of `blocks` blocks.
+    ///
+    /// # Safety
+    /// The machine has the instructions of `S`; `from` is good for the superblock.
+    #[inline(always)]
+    unsafe fn fill<S: ByteProducts, Q: Quantized>(&mut self, from: *const u8, blocks: usize) {
+        let layout = Q::LAYOUT;
+        // SAFETY: offsets stay inside the superblock and the panel.
+        unsafe {
+            self.scales.fill::<S, Q>(from, blocks);
+            let high = from.add(layout.scale_bytes(blocks));
+            let low = high.add(layout.high_bytes(blocks));
+            for lane in (0..GROUP).step_by(S::LANES) {
+                let mut planes = Planes { high: high.add(4 * lane), low: low.add(4 * lane) };
+                for block in 0..blocks {
+                    self.fill_block::<S, Q>(planes, block, lane);
+                    planes = planes.skip::<Q>(1);
+                }
+            }
+        }
+    }
+
+    /// Unpacks rows `lane..lane + LANES` of block `block`, the first of the planes.
+    ///
+    /// # Safety
+    /// As for [`Panel::fill`], whose scales are there.
+    #[inline(always)]
+    #[allow(unused_assignments)] // the last of eight unrolled steps resets the bias too
+    unsafe fn fill_block<S: ByteProducts, Q: Quantized>(
+        &mut self,
+        planes: Planes,
+        block: usize,
+        lane: usize,
+    ) {
+        let layout = Q::LAYOUT;
+        let (subs, quads_per_total) = (BLOCK / layout.sub, 8 / layout.byte_totals());
+        // SAFETY: by the contract.
+        unsafe {
+            let offset = S::splat32(layout.offset.wrapping_mul(0x0101_0101));
+            let lower = S::splat16(0xff);
+            let mut factors = [S::splat32(0); 2]; // in both halves of a lane
+            for sub in (0..subs).filter(|_| layout.folds_factors()) {
+                let factor = self.scales.factor::<S>(block * subs + sub, lane);
+                // Q3_K reaches 128, and never -128: its weights are negated here and again in `sign`.
+                let factor = if negates::<Q>() { S::sub32(S::splat32(0), factor) } else { factor };
+                factors[sub] = S::or(S::and(factor, S::splat32(0xffff)), S::shl32(factor, 16));
+            }
+            let out = self.quads.as_mut_ptr().add(block * BLOCK / 4).cast::<u8>().add(4 * lane);
+            let of_bias = S::splat32(S::BIAS.wrapping_mul(0x0101_0101));
+            let mut bias = S::zero_sum(); // what the bias of the activations adds: 128 times the weights
+            unroll8!(QUAD => {
+                let mut weights = planes.bytes::<S, Q>(QUAD);
+                if layout.offset != 0 {
+                    weights = S::sub8(weights, offset);
+                }
+                if layout.folds_factors() {
+                    // The lower byte of a product depends on the lower bytes alone, so each half of a pair in turn.
+                    let factor = factors[QUAD * 4 / layout.sub];
+                    let even = S::mul16(weights, factor);
+                    let odd = S::mul16(S::and(weights, S::splat16(0xff00_u16 as i16)), factor);
+                    weights = S::or_and(odd, even, lower);
+                }
+                S::store(out.add(QUAD * LINE), weights);
+                if S::BIAS != 0 {
+                    bias = S::dot_signed::<false>(bias, weights, of_bias);
+                    if QUAD % quads_per_total == quads_per_total - 1 {
+                        let total = block * layout.byte_totals() + QUAD / quads_per_total;
+                        let to = self.starts.get_unchecked_mut(total).as_mut_ptr().add(lane);
+                        S::store(to.cast(), S::sub32(S::splat32(0), S::total(bias)));
+                        bias = S::zero_sum();
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// Whether the panel holds weights with their signs turned.
+const fn negates<Q: Quantized>() -> bool {
+    matches!(Q::LAYOUT.scales, Scales::SixBit)
+}
+
+/// Groups whose panels are used together: two fill the vectors of AVX-512, and the first-level cache holds them.
+const PANELS: usize = 2;
+/// Activation rows of a tile, at most: then unpacking is some percent of the work.
+pub(crate) const BYTE_TILE_ROWS: usize = 240;
+
+/// Sums of a tile while superblocks go by.
+#[repr(C, align(64))]
+struct TileSums([[[f32; GROUP]; PANELS]; BYTE_TILE_ROWS]); // (activation row, group, row)
+
+/// Product of a tile: `UNITS` vectors of outputs by `ROWS` activation rows in registers, or `TWO_ROWS` in formats that
+/// have two totals a block.
+///
+/// # Safety
+/// As for [`TileKernel`](crate::tile::TileKernel), with the instructions of `S`; the tile has at most
+/// [`BYTE_TILE_ROWS`] activation rows.
+#[inline(always)]
+pub(crate) unsafe fn byte_gemm<
+    S: ByteProducts,
+    Q: Quantized,
+    const UNITS: usize,
+    const ROWS: usize,
+    const TWO_ROWS: usize,
+>(
+    tile: &Tile<'_>,
+) {
+    let layout = Q::LAYOUT;
+    let cols = tile.w.cols();
+    let mut panels = [const { Panel::ZERO }; PANELS];
+    let mut sums = std::mem::MaybeUninit::<TileSums>::uninit();
+    let end = tile.first_group + tile.groups;
+    for group in (tile.first_group..end).step_by(PANELS) {
+        let groups = PANELS.min(end - group);
+        // SAFETY: the rows of the tile are few enough; all that is read of the sums is written here first, and zeros
+        // are floats. Superblocks and groups are those of the matrix.
+        unsafe {
+            sums.as_mut_ptr().cast::<[[f32; GROUP]; PANELS]>().write_bytes(0, tile.rows);
+            let sums = sums.as_mut_ptr().cast::<f32>();
+            let mut super_at = 0;
+            for first_col in (0..cols).step_by(SUPER) {
+                let blocks = SUPER.min(cols - first_col) / BLOCK;
+                for (which, panel) in panels[..groups].iter_mut().enumerate() {
+                    panel.fill::<S, Q>(tile.w.group(group + which).as_ptr().add(super_at), blocks);
+                }
+                let step = UNITS * S::LANES;
+                for at in (0..groups * GROUP).step_by(step) {
+                    let x = tile.x.byte_rows(tile.first_row);
+                    let strip =
+                        Strip { panels: &panels, at, x, first_block: first_col / BLOCK, blocks, sums };
+                    match (at + step <= groups * GROUP, layout.byte_totals()) {
+                        (true, 1) => strip.all_rows::<S, Q, UNITS, ROWS>(tile.rows),
+                        (false, 1) => strip.all_rows::<S, Q, 1, ROWS>(tile.rows),
+                        (true, _) => strip.all_rows::<S, Q, UNITS, TWO_ROWS>(tile.rows),
+                        (false, _) => strip.all_rows::<S, Q, 1, TWO_ROWS>(tile.rows),
+                    }
+                }
+                super_at += layout.super_bytes(blocks);
+            }
+            for row in 0..tile.rows {
+                for which in 0..groups {
+                    let sums = &*sums.add((row * PANELS + which) * GROUP).cast::<[f32; GROUP]>();
+                    tile.store(group + which, tile.first_row + row, sums);
+                }
+            }
+        }
+    }
+}
+
+/// Outputs from `at` on of two unpacked groups, over one superblock.
+struct Strip<'a> {
+    panels: &'a [Panel; PANELS],
+    at: usize,          // first output, of the 32 of both groups
+    x: ByteRows,        // from the first row of the tile on
+    first_block: usize, // of the activation rows
+    blocks: usize,
+    sums: *mut f32, // as TileSums
+}
+
+impl Strip<'_> {
+    /// All `rows` rows of the tile, `ROWS` at a time, then what is left.
+    ///
+    /// # Safety
+    /// As for [`byte_gemm`].
+    #[inline(always)]
+    unsafe fn all_rows<S: ByteProducts, Q: Quantized, const UNITS: usize, const ROWS: usize>(
+        &self,
+        rows: usize,
+    ) {
+        let mut row = 0;
+        // SAFETY: by the contract; rows stay inside the tile.
+        unsafe {
+            while row + ROWS <= rows {
+                self.rows::<S, Q, UNITS, ROWS>(row);
+                row += ROWS;
+            }
+            while row + 2 <= rows {
+                self.rows::<S, Q, UNITS, 2>(row);
+                row += 2;
+            }
+            if row < rows {
+                self.rows::<S, Q, UNITS, 1>(row);
+            }
+        }
+    }
+
+    /// Adds the products of rows `row..row + ROWS` of the tile to their sums, which wait in registers.
+    ///
+    /// # Safety
+    /// As for [`byte_gemm`]; the rows are in the tile.
+    #[inline(always)]
+    unsafe fn rows<S: ByteProducts, Q: Quantized, const UNITS: usize, const ROWS: usize>(&self, row: usize) {
+        let layout = Q::LAYOUT;
+        let (totals, subs) = (layout.byte_totals(), BLOCK / layout.sub);
+        // SAFETY: outputs `at..at + UNITS * LANES` are in the panels, rows in the tile, blocks in the activations.
+        unsafe {
+            // Sixteen outputs are one panel's, so a unit is a panel and a lane.
+            let place =
+                |unit: usize| ((self.at + unit * S::LANES) / GROUP, (self.at + unit * S::LANES) % GROUP);
+            let sums_at = |unit: usize, r: usize| {
+                let (which, lane) = place(unit);
+                self.sums.add(((row + r) * PANELS + which) * GROUP + lane)
+            };
+            let mut sums = [[S::splat_f32(0.0); ROWS]; UNITS];
+            for unit in 0..UNITS {
+                for r in 0..ROWS {
+                    sums[unit][r] = S::load_f32(sums_at(unit, r));
+                }
+            }
+            let first_x = row * self.x.blocks + self.first_block;
+            for b in 0..self.blocks {
+                let mut scaled = [[S::splat_f32(0.0); ROWS]; UNITS]; // totals times their scales
+                for total in 0..totals {
+                    let products = self.total::<S, Q, UNITS, ROWS>(row, b, total);
+                    for unit in 0..UNITS {
+                        let (which, lane) = place(unit);
+                        let scale = self.panels[which].scales.scale::<S, Q>(b * totals + total, lane);
+                        for r in 0..ROWS {
+                            let sum = S::to_float(S::total(products[unit][r]));
+                            scaled[unit][r] = if total == 0 {
+                                S::mul(sum, scale)
+                            } else {
+                                S::fma(sum, scale, scaled[unit][r])
+                            };
+                        }
+                    }
+                }
+                for r in 0..ROWS {
+                    let block = first_x + r * self.x.blocks + b;
+                    let x_scale = S::splat_f32(*self.x.scales.add(block));
+                    for unit in 0..UNITS {
+                        sums[unit][r] = if negates::<Q>() {
+                            S::fnma(scaled[unit][r], x_scale, sums[unit][r])
+                        } else {
+                            S::fma(scaled[unit][r], x_scale, sums[unit][r])
+                        };
+                    }
+                    for sub in (0..subs).filter(|_| layout.has_min()) {
+                        let which_sum = if subs == 1 { 2 } else { sub };
+                        let scaled_sum = S::splat_f32(*self.x.scaled_sums.add(3 * block + which_sum));
+                        for unit in 0..UNITS {
+                            let (which, lane) = place(unit);
+                            let min = self.panels[which].scales.min::<S>(b * subs + sub, lane);
+                            sums[unit][r] = S::fnma(min, scaled_sum, sums[unit][r]);
+                        }
+                    }
+                }
+            }
+            for unit in 0..UNITS {
+                for r in 0..ROWS {
+                    S::store_f32(sums_at(unit, r), sums[unit][r]);
+                }
+            }
+        }
+    }
+
+    /// Integer total `total` of block `b`, of rows `row..row + ROWS`.
+    ///
+    /// # Safety
+    /// As for [`Strip::rows`].
+    #[inline(always)]
+    unsafe fn total<S: ByteProducts, Q: Quantized, const UNITS: usize, const ROWS: usize>(
+        &self,
+        row: usize,
+        b: usize,
+        total: usize,
+    ) -> [[S::Sum; ROWS]; UNITS] {
+        let layout = Q::LAYOUT;
+        let (totals, stride) = (layout.byte_totals(), self.x.blocks * BLOCK);
+        let small = layout.low_bits < 8 && !negates::<Q>();
+        // SAFETY: by the contract.
+        unsafe {
+            let x = if S::BIAS == 0 { self.x.bytes.cast() } else { self.x.biased };
+            let x = x.add(row * stride + (self.first_block + b) * BLOCK + total * BLOCK / totals);
+            let mut products = [[S::zero_sum(); ROWS]; UNITS];
+            let mut panels = [std::ptr::null(); UNITS];
+            for unit in 0..UNITS {
+                let at = self.at + unit * S::LANES;
+                let (panel, lane) = (&self.panels[at / GROUP], at % GROUP);
+                let starts = panel.starts.get_unchecked(b * totals + total);
+                products[unit] = [S::sums_from(starts.as_ptr().add(lane)); ROWS];
+                let first_quad = (b * totals + total) * (8 / totals);
+                panels[unit] = panel.quads.as_ptr().add(first_quad).cast::<u8>().add(4 * lane);
+            }
+            for quad in 0..8 / totals {
+                let mut weights = [S::splat32(0); UNITS];
+                for unit in 0..UNITS {
+                    weights[unit] = S::load(panels[unit].add(quad * LINE));
+                }
+                for r in 0..ROWS {
+                    let x = S::splat_pair(x.add(r * stride + 4 * quad).cast());
+                    for unit in 0..UNITS {
+                        products[unit][r] = if small {
+                            S::dot_signed::<true>(products[unit][r], weights[unit], x)
+                        } else {
+                            S::dot_signed::<false>(products[unit][r], weights[unit], x)
+                        };
+                    }
+                }
+            }
+            products
+        }
+    }
+}

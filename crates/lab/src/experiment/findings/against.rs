@@ -1,0 +1,73 @@
+//! Every value of an axis against the first one.
+
+use super::super::recording::Recording;
+use super::super::rows::{Finding, Measurement, Quality, Value};
+use super::common::{
+    compared, counted, finding, limit, median_of, noise_floor, pairs, quantity, ratio_words, verdict_words,
+};
+use crate::units::bytes;
+
+/// Compares metrics in pairs of the same round, bytes, and quality where it was measured.
+pub fn first_value(recording: &Recording, axis: &str, metrics: &[&str]) -> Vec<Finding> {
+    let runs = counted(recording);
+    let values = recording.header.spec.axes.get(axis).map(Vec::as_slice).unwrap_or_default();
+    let Some((first, others)) = values.split_first() else { return Vec::new() };
+    others.iter().filter_map(|other| one(recording, &runs, axis, (first, other), metrics)).collect()
+}
+
+fn one(
+    recording: &Recording,
+    runs: &[&Measurement],
+    axis: &str,
+    (first, other): (&Value, &Value),
+    metrics: &[&str],
+) -> Option<Finding> {
+    let of = |value: &Value| -> Vec<&Measurement> {
+        runs.iter().copied().filter(|run| run.cell.get(axis) == Some(value)).collect()
+    };
+    let (base, changed) = (of(first), of(other));
+    let mut found = finding(&format!("{axis}_{other}"), String::new());
+    found.cell.set(axis, other.clone());
+    let mut parts = Vec::new();
+    for name in metrics {
+        let Some(comparison) = compared(&pairs(runs, axis, first, other, name)) else { continue };
+        let floor = noise_floor(recording, name).unwrap_or(0.0);
+        parts.push(format!("{name} {} ({})", ratio_words(&comparison), verdict_words(&comparison, floor)));
+        found.values.set(*name, quantity(comparison.ratio, "1", Some(comparison.interval), comparison.n));
+        if let (Some(a), Some(b)) = (median_limit(&base, name), median_limit(&changed, name)) {
+            parts.push(format!("its limit {:.3}", b / a));
+            found.values.set(format!("{name}_limit"), quantity(b / a, "1", None, 1));
+        }
+    }
+    for (name, words) in [("kv_live", "cache kept"), ("kv_peak", "cache at its peak"), ("weights", "weights")]
+    {
+        let (Some(a), Some(b)) = (median_of(&base, name), median_of(&changed, name)) else { continue };
+        if a != b {
+            parts.push(format!("{words} {} instead of {}", bytes(b as u64), bytes(a as u64)));
+            found.values.set(name, quantity(b / a, "1", None, changed.len()));
+        }
+    }
+    for (name, words) in [("perplexity", "perplexity"), ("kl", "divergence (KL)")] {
+        if let Some(quality) = quality_of(recording, axis, other, name) {
+            let before = quality_of(recording, axis, first, name)
+                .map_or(String::new(), |value| format!(" instead of {value:.4}"));
+            parts.push(format!("{words} {quality:.4}{before}"));
+        }
+    }
+    if parts.is_empty() {
+        return None;
+    }
+    let n = changed.len();
+    found.sentence = format!("{axis} {other} against {first}: {}; n = {n} runs.", parts.join(", "));
+    Some(found)
+}
+
+fn median_limit(runs: &[&Measurement], name: &str) -> Option<f64> {
+    let values: Vec<f64> = runs.iter().filter_map(|run| limit(run, name)).collect();
+    crate::statistics::median(&values).ok().filter(|limit| *limit > 0.0)
+}
+
+fn quality_of(recording: &Recording, axis: &str, value: &Value, name: &str) -> Option<f64> {
+    let of_value = |quality: &&Quality| quality.cell.get(axis) == Some(value);
+    recording.qualities().find(of_value)?.metrics.get(name).map(|quantity| quantity.value)
+}

@@ -1,0 +1,314 @@
+//! Experiments on the demo model: what is written, what is continued, what is refused, what follows.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers outside of #[test] too
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use roofline_engine::EmbeddedModel;
+use roofline_lab::LabError;
+use roofline_lab::experiment::rows::{About, Finding, Measurement, Metric, Row, Value};
+use roofline_lab::experiment::{
+    Analysis, Job, Outcome, Progress, Recording, Spec, findings, hash_of, presets, run, summarize,
+};
+
+const DEMO: EmbeddedModel = EmbeddedModel {
+    name: "demo",
+    config: include_str!("../../cli/demo/config.json"),
+    generation_config: include_str!("../../cli/demo/generation_config.json"),
+    weights: include_bytes!("../../cli/demo/model.safetensors"),
+    tokenizer: include_bytes!("../../cli/demo/tokenizer.json"),
+};
+
+fn scratch(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.jsonl"));
+    let _ = std::fs::remove_file(&path);
+    path
+}
+
+fn spec(axes: &str) -> Spec {
+    let text = format!("repeats = 3\nwarm_up = 1\nseed = 5\n[axes]\nthreads = 1\nprompt = 9\n{axes}");
+    Spec::from_toml(&text, "tiny").unwrap()
+}
+
+fn job<'a>(spec: &'a Spec, path: &'a Path) -> Job<'a> {
+    Job { spec, path, command: "roofline experiment tiny.toml", embedded: DEMO, isa: None }
+}
+
+fn measure(spec: &Spec, path: &Path) -> Result<Outcome, LabError> {
+    run(job(spec, path), &AtomicBool::new(false), &mut |_| {})
+}
+
+#[test]
+fn every_cell_runs_once_a_round_and_every_row_is_whole() {
+    let path = scratch("whole");
+    let spec = spec("output = [3, 8]\ncache = [\"full\", \"static:fit\"]\nkv_type = [\"f16\", \"f32\"]");
+    let outcome = measure(&spec, &path).unwrap();
+    let recording = &outcome.recording;
+    assert_eq!((outcome.measured, outcome.interrupted), (24, false));
+    assert_eq!(recording.header.experiment_hash, spec.hash());
+    assert!(recording.is_finished() && recording.left_out.is_empty());
+    let machine = recording.header.machine.as_ref().unwrap();
+    assert!(machine.figures.iter().all(|figure| figure.threads == 1));
+    let runs: Vec<&Measurement> = recording.measurements().collect();
+    assert_eq!(runs.len(), 8 + 24);
+    assert_eq!(runs.iter().map(|run| run.order).collect::<Vec<_>>(), (0..32).collect::<Vec<_>>());
+    for run in runs {
+        let output = match run.cell.get("output") {
+            Some(Value::Whole(n)) => *n as usize,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(run.cell_hash, hash_of(&run.cell));
+        assert_eq!((run.prompt_tokens, run.finish.as_deref()), (9, Some("length")));
+        let staged: f64 = run.stages.iter().map(|(_, seconds)| seconds).sum();
+        assert!((1.0 - staged / run.wall_s - run.unaccounted).abs() < 1e-4);
+        assert_eq!(run.adds_up, run.unaccounted.abs() <= 0.02);
+        if run.warm_up {
+            assert!(run.tokens.is_empty());
+            continue;
+        }
+        // n tokens, the last of them at or before the end of the wall time, and n − 1 steps between them.
+        assert_eq!(run.tokens.len(), output);
+        assert!(run.tokens.windows(2).all(|pair| pair[0] < pair[1]));
+        let metric = |name: &str| run.metrics.get(name).unwrap().value;
+        let (ttft, tpot) = (metric("ttft"), metric("tpot"));
+        let last = run.tokens[output - 1];
+        assert!((ttft + (output - 1) as f64 * tpot - last).abs() < 1e-6, "E2E = TTFT + (n − 1)·TPOT");
+        assert!(last <= run.wall_s + 1e-6 && metric("attention_share") < 1.0);
+        let tokens = 9 + output as u64 - 1; // the last one was never fed back
+        let element = if run.cell.get("kv_type") == Some(&Value::Text("f32".into())) { 4 } else { 2 };
+        assert_eq!(run.bytes.kv_live, tokens * 6 * 2 * 2 * 32 * element);
+        assert!(run.bytes.kv_peak >= run.bytes.kv_live);
+        assert!(run.limits.get("tpot").unwrap().value > 0.0 && run.limits.get("w").is_some());
+    }
+    for cell in summarize(recording) {
+        assert_eq!((cell.n, cell.metrics.get("tpot").unwrap().n), (3, 3));
+        let tpot = cell.metrics.get("tpot").unwrap();
+        assert!(tpot.interval.unwrap().contains(tpot.median) && tpot.min <= tpot.p5 && tpot.p95 <= tpot.p99);
+    }
+    assert_eq!(recording.findings().cloned().collect::<Vec<Finding>>(), findings(recording));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_order_and_the_same_text() {
+    let spec = spec("cap = [4, 6]\neos = [\"sentence\"]\nitem = [0, 1]");
+    let spec = Spec { temperature: 0.8, ..spec };
+    let order = |name: &str| -> Vec<(String, Option<String>)> {
+        let outcome = measure(&spec, &scratch(name)).unwrap();
+        let pair = |run: &Measurement| (run.cell_hash.clone(), run.output_hash.clone());
+        outcome.recording.counted().map(pair).collect()
+    };
+    assert_eq!(order("seed_a"), order("seed_b"));
+}
+
+#[test]
+fn a_cap_that_is_not_reached_changes_nothing() {
+    let base = spec("cap = [100, 400]\neos = [\"sentence\"]\nitem = [0, 1, 2]");
+    let spec = Spec { temperature: 0.8, analysis: Analysis::MaxNewTokens, ..base };
+    let outcome = measure(&spec, &scratch("cap")).unwrap();
+    let runs: Vec<&Measurement> = outcome.recording.counted().collect();
+    let mut ended = 0;
+    for a in runs.iter().filter(|run| run.finish.as_deref() == Some("eos")) {
+        for b in runs.iter().filter(|b| b.cell.get("item") == a.cell.get("item")) {
+            assert_eq!((&a.output_hash, a.bytes.kv_peak), (&b.output_hash, b.bytes.kv_peak));
+            ended += 1;
+        }
+    }
+    assert!(ended > 0, "no answer of the demo model ended a sentence within 100 tokens");
+    let found = findings(&outcome.recording);
+    let cost = found.iter().find(|finding| finding.name == "cost_of_the_cap").unwrap();
+    assert!(cost.sentence.contains("not one byte of cache"), "{}", cost.sentence);
+}
+
+/// Killed anywhere: the file goes on from its last whole line, no run is lost, none runs twice.
+#[test]
+fn a_file_cut_off_anywhere_is_continued() {
+    let path = scratch("cut");
+    let spec = spec("output = [2, 5]");
+    measure(&spec, &path).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let header = whole.iter().position(|&byte| byte == b'\n').unwrap() + 1;
+    for cut in [0, header, header + 700, whole.len() / 2, whole.len() * 4 / 5, whole.len() - 3] {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let before = Recording::parse(&whole[..cut], "x").map_or(0, |recording| recording.counted().count());
+        let outcome = measure(&spec, &path).unwrap();
+        assert_eq!(outcome.measured, 6 - before, "cut at {cut}");
+        let mut rounds: Vec<(String, usize)> =
+            outcome.recording.counted().map(|run| (run.cell_hash.clone(), run.repeat)).collect();
+        rounds.sort();
+        rounds.dedup();
+        assert_eq!((rounds.len(), outcome.recording.counted().count()), (6, 6), "cut at {cut}");
+        assert!(outcome.recording.is_finished() && outcome.recording.left_out.is_empty());
+        let resumed = outcome.recording.notes().any(|note| note.about == About::Resumed);
+        assert_eq!(resumed, cut > 0);
+    }
+    let bytes = std::fs::read(&path).unwrap();
+    let outcome = measure(&spec, &path).unwrap();
+    assert_eq!(outcome.measured, 0, "a complete file is not measured again");
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn an_interrupted_run_leaves_a_file_that_goes_on() {
+    let path = scratch("interrupted");
+    let spec = spec("output = [2, 5]");
+    let cancel = AtomicBool::new(false);
+    let outcome = run(job(&spec, &path), &cancel, &mut |progress| {
+        if matches!(progress, Progress::Running { warm_up: false, done: 3, .. }) {
+            cancel.store(true, Ordering::Relaxed);
+        }
+    })
+    .unwrap();
+    assert!(outcome.interrupted && !outcome.recording.is_finished());
+    assert_eq!((outcome.measured, outcome.recording.counted().count()), (3, 3));
+    assert!(outcome.recording.notes().any(|note| note.about == About::Interrupted));
+    let outcome = measure(&spec, &path).unwrap();
+    assert_eq!((outcome.measured, outcome.recording.counted().count()), (3, 6));
+}
+
+#[test]
+fn files_of_something_else_are_left_alone() {
+    let path = scratch("other");
+    measure(&spec("output = 2"), &path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let error = measure(&spec("output = 3"), &path).unwrap_err().to_string();
+    assert!(error.contains("holds another experiment (tiny"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    std::fs::write(&path, "dear diary\n").unwrap();
+    let error = measure(&spec("output = 3"), &path).unwrap_err().to_string();
+    assert!(error.contains("line 1"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), b"dear diary\n");
+}
+
+/// The weights are in memory: a file that goes away between two rounds changes nothing, and a later run says that it is
+/// gone.
+#[test]
+fn a_model_that_is_removed_while_it_is_measured_loses_no_row() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("removed");
+    std::fs::create_dir_all(&folder).unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.join(name), bytes).unwrap();
+    write("config.json", DEMO.config.as_bytes());
+    write("generation_config.json", DEMO.generation_config.as_bytes());
+    write("tokenizer.json", DEMO.tokenizer);
+    write("model.safetensors", DEMO.weights);
+    let path = scratch("removed_rows");
+    let spec = spec(&format!("output = [2, 5]\nmodel = {:?}", folder.display().to_string()));
+    let outcome = run(job(&spec, &path), &AtomicBool::new(false), &mut |progress| {
+        if matches!(progress, Progress::Running { warm_up: false, done: 2, .. }) {
+            std::fs::remove_dir_all(&folder).unwrap();
+        }
+    })
+    .unwrap();
+    assert_eq!(outcome.recording.counted().count(), 6);
+
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let error = measure(&spec, &path).unwrap_err().to_string();
+    assert!(error.contains("removed") && error.lines().count() == 1, "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), &whole[..whole.len() / 2]);
+}
+
+#[test]
+fn a_model_that_changed_is_not_continued() {
+    let path = scratch("changed");
+    let spec = spec("output = [2, 5]");
+    measure(&spec, &path).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let hash = lines[1].split("\"hash\":\"").nth(1).unwrap().split('"').next().unwrap();
+    let other = text.replace(hash, "0123456789abcdef");
+    let kept: Vec<&str> = other.lines().take(4).collect();
+    std::fs::write(&path, kept.join("\n") + "\n").unwrap();
+    let error = measure(&spec, &path).unwrap_err().to_string();
+    assert!(error.contains("is not the one that") && error.contains("0123456789abcdef"), "{error}");
+}
+
+#[test]
+fn cells_beyond_the_context_are_noted_and_the_rest_runs() {
+    let path = scratch("beyond");
+    let outcome = measure(&spec("output = [2, 2040]"), &path).unwrap();
+    let skipped: Vec<&str> = (outcome.recording.notes())
+        .filter(|note| note.about == About::Skipped)
+        .map(|note| note.text.as_str())
+        .collect();
+    assert_eq!(skipped, ["output 2040: beyond the context: it needs 2049 tokens, demo takes 2048"]);
+    assert_eq!(outcome.recording.counted().count(), 3);
+    let error = measure(&spec("output = 2040"), &scratch("nothing")).unwrap_err().to_string();
+    assert!(error.contains("nothing can run: beyond the context"), "{error}");
+}
+
+#[test]
+fn precisions_depths_and_geometries_are_made_on_the_fly() {
+    let path = scratch("made");
+    let outcome =
+        measure(&spec("output = 3\nprecision = [\"stored\", \"w8\"]\ndepth = [0, 40]"), &path).unwrap();
+    let runs: Vec<&Measurement> = outcome.recording.counted().collect();
+    assert_eq!(runs.len(), 12);
+    for run in &runs {
+        let depth = if run.cell.get("depth") == Some(&Value::Whole(40)) { 40 } else { 0 };
+        assert_eq!(run.bytes.kv_live, (depth + 9 + 2) * 6 * 2 * 2 * 32 * 2);
+    }
+    let weights = |precision: &str| {
+        let of = |run: &&&Measurement| run.cell.get("precision") == Some(&Value::Text(precision.into()));
+        runs.iter().find(of).unwrap().bytes.weights as f64
+    };
+    assert!((weights("stored") / weights("w8") - 16.0 / 8.5).abs() < 0.02);
+    let unknown = measure(&spec("output = 3\nmodel = \"pythia-70n\""), &scratch("unknown"));
+    assert!(unknown.unwrap_err().to_string().contains("pythia-70m"));
+}
+
+/// Steps of exactly B + position/W, and walls of exactly b + a·n: what is found is what was put in.
+#[test]
+fn findings_recover_what_rows_were_made_of() {
+    let path = scratch("synthetic");
+    let mut spec = presets::find("output-tokens").unwrap().spec(false);
+    spec.axes.set("output", vec![Value::Whole(64), Value::Whole(128), Value::Whole(256)]);
+    spec.axes.set("threads", vec![Value::Whole(1)]);
+    (spec.repeats, spec.warm_up) = (4, 0);
+    let mut recording = measure(&spec, &path).unwrap().recording;
+    let (b, w, ttft) = (3e-4, 4e6, 5e-3);
+    for row in &mut recording.rows {
+        let Row::Measurement(run) = row else { continue };
+        let mut at = ttft;
+        for (i, token) in run.tokens.iter_mut().enumerate() {
+            if i > 0 {
+                at += b + (run.prompt_tokens + i - 1) as f64 / w;
+            }
+            *token = at;
+        }
+        run.wall_s = at;
+        run.metrics.set("e2e", Metric::new(at, "s"));
+    }
+    let found = findings(&recording);
+    let value = |finding: &str, name: &str| {
+        let finding = found.iter().find(|found| found.name == finding).unwrap();
+        finding.values.get(name).unwrap().value
+    };
+    assert!((value("steps", "b") / b - 1.0).abs() < 1e-6);
+    assert!((value("steps", "slope") * w - 1.0).abs() < 1e-6);
+    assert!((value("whole", "c") * 2.0 * w - 1.0).abs() < 1e-3);
+    assert!(value("log_log", "slope_of_steps") > 1.0);
+}
+
+/// The same rows with other wall clocks and machines give the same findings, and reading is the inverse of writing.
+#[test]
+fn rows_come_back_as_they_went() {
+    let path = scratch("round_trip");
+    let recording = measure(&spec("output = [2, 5]"), &path).unwrap().recording;
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut again = String::new();
+    for line in text.lines() {
+        let row: Row = serde_json::from_str(line).unwrap();
+        again.push_str(&(serde_json::to_string(&row).unwrap() + "\n"));
+    }
+    assert_eq!(text, again);
+    // A later version adds fields and kinds.
+    let future = text.replace("{\"kind\":\"measurement\",", "{\"kind\":\"measurement\",\"colour\":\"blue\",")
+        + "{\"kind\":\"painting\",\"of\":\"rows\"}\n";
+    let read = Recording::parse(future.as_bytes(), "future").unwrap();
+    assert_eq!(read.rows, recording.rows);
+    assert_eq!(read.left_out.len(), 1);
+    let newer = text.replacen("\"schema\":1", "\"schema\":2", 1);
+    assert!(Recording::parse(newer.as_bytes(), "f").unwrap_err().to_string().contains("newer"));
+    let broken = text.replacen("{\"kind\":\"note\"", "{\"kind\":\"note", 1);
+    assert!(Recording::parse(broken.as_bytes(), "f").unwrap_err().to_string().contains("f, line "));
+}
