@@ -145,9 +145,9 @@ fn decoded_tokens_of_every_policy_are_the_predicted_integers() {
         files.checkpoint().tensors().map(|view| (view.name, view.format, view.shape)),
     )
     .unwrap();
-    for (kv_format, predicted_kv) in
-        [(KvFormat::F32, roofline_limits::KvFormat::F32), (KvFormat::F16, roofline_limits::KvFormat::F16)]
-    {
+    for text in ["f32", "f16", "i8", "k=q8_0,v=bf16"] {
+        let (kv_format, predicted_kv): (KvFormats, roofline_limits::KvFormats) =
+            (text.parse().unwrap(), text.parse().unwrap());
         let accounting =
             formats.with(|formats| Accounting::new(model.config(), formats, predicted_kv)).unwrap();
         for (cache, policy) in [

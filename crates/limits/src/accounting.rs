@@ -133,6 +133,7 @@ pub struct Accounting {
     pub(crate) embedding_row_bytes: u64,
     pub(crate) slot_bytes: u64, // of a long context
     written_slot_bytes: u64,
+    key_bytes: u64, // as written
     sealed_page_bytes: Option<u64>,
     kv_bytes_per_token: u64,
     resident_bytes: u64,
@@ -193,6 +194,7 @@ impl Accounting {
             weights,
             expert_bytes,
             slot_bytes,
+            key_bytes: kv.key.row_bytes(dims.head_dim)?,
             written_slot_bytes: kv.written_slot_bytes(dims.head_dim)?,
             sealed_page_bytes,
             dims,
@@ -317,12 +319,12 @@ impl Accounting {
 
     /// Bytes of one key of one KV head.
     pub(crate) fn key_bytes(&self) -> u64 {
-        self.slot_bytes / 2
+        self.key_bytes
     }
 
     /// Bytes of Quest's bounds of one page in one lane: the smallest and the largest key, in f32 for f32 keys, else in f16.
     pub(crate) fn bound_bytes(&self) -> u64 {
-        let width = if self.slot_bytes == 8 * self.dims.head_dim { 4 } else { 2 };
+        let width = if self.key_bytes == 4 * self.dims.head_dim { 4 } else { 2 };
         2 * width * self.dims.head_dim
     }
 
