@@ -132,8 +132,8 @@ pub struct Accounting {
     pub(crate) embedding_bytes: u64,   // the whole table
     pub(crate) embedding_row_bytes: u64,
     pub(crate) slot_bytes: u64, // of a long context
-    key_bytes: u64,             // of one key, scales included
     written_slot_bytes: u64,
+    key_bytes: u64, // as written
     sealed_page_bytes: Option<u64>,
     kv_bytes_per_token: u64,
     resident_bytes: u64,

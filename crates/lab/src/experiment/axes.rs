@@ -175,6 +175,9 @@ impl Axis {
 /// Pieces between commas. A cache policy has parameters with commas of their own (`streaming:sinks=4,window=60`): there a
 /// piece that is `name=value` without a policy in front continues the one before.
 fn split(axis: &str, list: &str) -> Vec<String> {
+    if axis == "kv_type" {
+        return roofline_model::kv_text::pieces(list).into_iter().map(str::to_string).collect();
+    }
     let mut pieces: Vec<String> = Vec::new();
     for piece in list.split(',') {
         let continues = axis == "cache" && piece.contains('=') && !piece.contains(':');
@@ -257,6 +260,7 @@ mod tests {
             split("cache", "full,streaming:sinks=4,window=60,static:9"),
             ["full", "streaming:sinks=4,window=60", "static:9"]
         );
+        assert_eq!(split("kv_type", "f16,k=i8,v=f16"), ["f16", "k=i8,v=f16"]);
         let caps = find("cap").unwrap().values("vqa,64").unwrap();
         assert_eq!(caps, [Value::Whole(32), Value::Whole(64)]);
     }
@@ -269,7 +273,7 @@ mod tests {
             ("output", "x", "whole numbers"),
             ("precision", "w7", "w7"),
             ("cache", "nonsense", "unknown cache policy"),
-            ("kv_type", "f99", "available: f32"),
+            ("kv_type", "f99", "no format `f99`; did you mean"),
             ("eos", "on", "model, sentence, off"),
             ("model", "", "empty"),
         ] {
