@@ -146,12 +146,11 @@ fn comparison(report: &Report) -> Table {
         ("perplexity", Align::Right),
         ("±", Align::Right),
         ("Δ", Align::Right),
-        ("Δ nats (95 %)", Align::Right),
+        ("Δ nats ± 95 %", Align::Right),
         ("KL", Align::Right),
         ("KL p99", Align::Right),
         ("top-1", Align::Right),
         ("live", Align::Right),
-        ("committed", Align::Right),
         ("peak", Align::Right),
         ("tok/s", Align::Right),
     ];
@@ -169,7 +168,7 @@ fn comparison(report: &Report) -> Table {
             None => ["reference", "", "", "", ""].map(str::to_string),
         });
         let speed = row.one_by_one.or(row.at_once).map_or(0.0, |speed| speed.per_second);
-        cells.extend([bytes(row.kv.live), bytes(row.kv.committed), bytes(row.kv.peak), si(speed, "")]);
+        cells.extend([bytes(row.kv.live), bytes(row.kv.peak), si(speed, "")]);
         table.row(cells);
     }
     table
@@ -177,11 +176,10 @@ fn comparison(report: &Report) -> Table {
 
 fn differences(against: &Against) -> [String; 5] {
     let nats = against.nll_difference;
-    let range =
-        nats.interval.map_or(String::new(), |ends| format!(" ({:+.5} to {:+.5})", ends.low, ends.high));
+    let half = nats.interval.map_or(String::new(), |ends| format!(" ± {:.5}", ends.width() / 2.0));
     [
         format!("{:+.4}", against.difference),
-        format!("{:+.5}{range}", nats.value),
+        format!("{:+.5}{half}", nats.value),
         format!("{:.2e}", against.kl.value),
         format!("{:.2e}", against.kl_p99),
         format!("{:.2} %", 100.0 * against.same_top),
