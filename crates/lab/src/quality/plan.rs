@@ -25,13 +25,17 @@ impl Mode {
     }
 
     /// The mode in which a policy does what it does when a text is generated. The rows of `full` and `static` see every
-    /// token before them and those of `streaming` a band, at once as one by one; all other policies compress a prompt or
-    /// choose in decode steps.
+    /// token before them, those of `streaming` and `duo` a band, at once as one by one; all other policies compress a
+    /// prompt, drop or choose in decode steps.
     pub fn needed_by(cache: &CacheSpec) -> Mode {
-        let text = cache.to_string();
-        match text.split(':').next() {
-            Some("full" | "static" | "streaming") => Mode::Parallel,
-            _ => Mode::Decode,
+        match cache {
+            CacheSpec::Full | CacheSpec::Static { .. } | CacheSpec::Streaming(_) | CacheSpec::Duo(_) => {
+                Mode::Parallel
+            }
+            CacheSpec::Compress(_)
+            | CacheSpec::Heavy(_)
+            | CacheSpec::Quest(_)
+            | CacheSpec::EvictThenQuest(..) => Mode::Decode,
         }
     }
 }
@@ -112,7 +116,9 @@ impl Plan {
     /// As said.
     pub fn check(&self, texts: &[Text], limit: usize, setups: &[&Setup]) -> Result<(), QualityError> {
         let places = self.places(texts)?;
-        let longest = places.iter().map(|place| place.window.len()).max().unwrap_or(0);
+        let fed = places.iter().map(|place| place.window.len()).max().unwrap_or(0);
+        // The last token of a window is scored and not fed; a rolling window has one before its first instead.
+        let longest = fed + usize::from(self.convention != Convention::RollingDoc);
         if setups.is_empty() {
             return Err(QualityError::Nothing { what: "cache" });
         }
@@ -127,7 +133,7 @@ impl Plan {
             if self.mode == Mode::Parallel && Mode::needed_by(&setup.cache) == Mode::Decode {
                 return Err(QualityError::Parallel { cache });
             }
-            if longest > limit && !cache.starts_with("streaming") {
+            if longest > limit && !setup.cache.is_endless() {
                 return Err(QualityError::Context { wanted: longest, limit, cache });
             }
         }

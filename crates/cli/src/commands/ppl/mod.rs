@@ -178,6 +178,9 @@ impl Ppl {
         for cache in &caches {
             for &kv_format in &kv_formats {
                 let setup = Setup { cache: cache.clone(), kv_format };
+                if setups.contains(&setup) {
+                    return Err(Failure::new(format_args!("--sweep: {} is given twice", setup.cache)));
+                }
                 // The reference has the first line of a sweep to itself.
                 if !(sweeps && reference.as_ref() == Some(&setup)) {
                     setups.push(setup);
