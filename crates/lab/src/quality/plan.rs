@@ -24,11 +24,13 @@ impl Mode {
         }
     }
 
-    /// The mode in which a policy does what it does when a text is generated. The rows of `full` and `static` see every
+    /// The mode in which a setup does what it does when a text is generated. The rows of `full` and `static` see every
     /// token before them, those of `streaming` and `duo` a band, at once as one by one; all other policies compress a
-    /// prompt, drop or choose in decode steps.
-    pub fn needed_by(cache: &CacheSpec) -> Mode {
-        match cache {
+    /// prompt, drop or choose in decode steps. Storage that seals pages does so between steps, so that rows that come at
+    /// once would find less of it sealed.
+    pub fn needed_by(setup: &Setup) -> Mode {
+        match setup.cache {
+            _ if setup.kv_format.seals() => Mode::Decode,
             CacheSpec::Full | CacheSpec::Static { .. } | CacheSpec::Streaming(_) | CacheSpec::Duo(_) => {
                 Mode::Parallel
             }
@@ -130,8 +132,9 @@ impl Plan {
         }
         for setup in setups {
             let cache = setup.cache.to_string();
-            if self.mode == Mode::Parallel && Mode::needed_by(&setup.cache) == Mode::Decode {
-                return Err(QualityError::Parallel { cache });
+            if self.mode == Mode::Parallel && Mode::needed_by(setup) == Mode::Decode {
+                let setup = format!("{cache} in {}", setup.kv_format);
+                return Err(QualityError::Parallel { setup });
             }
             if longest > limit && !setup.cache.is_endless() {
                 return Err(QualityError::Context { wanted: longest, limit, cache });

@@ -214,9 +214,7 @@ impl Ppl {
             plan.stride = convention.default_stride(context);
         }
         plan.stride = self.stride.unwrap_or(plan.stride);
-        // Pages are sealed between steps, so only one step per token shows what each token finds sealed.
-        let acts = |setup: &Setup| Mode::needed_by(&setup.cache) == Mode::Decode || setup.kv_format.seals();
-        let acts = grid.setups.iter().any(acts);
+        let acts = grid.setups.iter().any(|setup| Mode::needed_by(setup) == Mode::Decode);
         plan.mode = match self.mode {
             Some(How::Parallel) => Mode::Parallel,
             Some(How::Decode) => Mode::Decode,
