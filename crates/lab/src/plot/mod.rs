@@ -34,6 +34,8 @@ pub enum Mark {
     Dots,
     /// A filled area; the points walk around it.
     Band,
+    /// A broad stroke between each two of them: an interval where there is no area to fill.
+    Whiskers,
     /// A disc at each with a text of one or two characters, repeated in the legend.
     Labelled(String),
 }
