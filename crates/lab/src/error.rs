@@ -8,6 +8,7 @@ use roofline_limits::LimitsError;
 
 use crate::bench::BenchError;
 use crate::convert::ConvertError;
+use crate::experiment::ExperimentError;
 use crate::plot::PlotError;
 use crate::statistics::StatisticsError;
 
@@ -35,6 +36,9 @@ pub enum LabError {
     /// A benchmark that cannot run.
     #[error(transparent)]
     Bench(#[from] BenchError),
+    /// An experiment that cannot run, or a file that is none.
+    #[error(transparent)]
+    Experiment(#[from] ExperimentError),
     /// What the engine refused or failed at.
     #[error(transparent)]
     Engine(EngineError),

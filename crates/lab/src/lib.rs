@@ -5,6 +5,7 @@ pub mod bench;
 pub mod convert;
 pub mod environment;
 pub mod error;
+pub mod experiment;
 pub mod machine;
 pub mod plot;
 pub mod statistics;

@@ -15,7 +15,7 @@ pub mod hardware;
 pub mod kv_format;
 mod memory;
 pub mod mix;
-pub mod nearest;
+pub use roofline_model::nearest;
 pub mod paper;
 pub mod policies;
 pub mod precision;
