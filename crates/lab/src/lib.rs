@@ -8,6 +8,7 @@ pub mod error;
 pub mod experiment;
 pub mod machine;
 pub mod plot;
+pub mod report;
 pub mod statistics;
 pub mod timestamp;
 pub mod units;

@@ -9,6 +9,7 @@ mod logits;
 mod machine;
 mod pull;
 mod quantize;
+mod report;
 mod run;
 mod synth;
 mod tokenize;
@@ -32,6 +33,7 @@ pub enum Command {
     Bench(bench::Bench),
     Pull(pull::Pull),
     Quantize(quantize::Quantize),
+    Report(report::Report),
     Synth(synth::Synth),
 }
 
@@ -50,6 +52,7 @@ impl Command {
             Command::Bench(command) => command.run(),
             Command::Pull(command) => command.run(),
             Command::Quantize(command) => command.run(),
+            Command::Report(command) => command.run(),
             Command::Synth(command) => command.run(),
         }
     }

@@ -297,7 +297,7 @@ fn edge_towards(place: (f64, f64), aside: (f64, f64), taken: &[(f64, f64)]) -> (
 }
 
 /// Words in lines of at most `characters`; a longer word keeps a line of its own.
-fn wrap(text: &str, characters: usize) -> Vec<String> {
+pub(super) fn wrap(text: &str, characters: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ').filter(|word| !word.is_empty()) {
         match lines.last_mut() {

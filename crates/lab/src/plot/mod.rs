@@ -2,13 +2,18 @@
 
 mod axis;
 mod draw;
+mod inline;
 mod latency;
 mod roofline;
+mod stack;
 mod svg;
 
 pub use axis::{Axis, Scale};
+pub use inline::{Inline, inline, mark_name, swatch};
 pub use latency::{Latency, latency};
 pub use roofline::{Ceiling, OperatorPoint, Roof, roofline};
+pub use stack::{Bar, Stack, part_swatch};
+pub(crate) use svg::{COLORS, GREY, escape};
 
 /// Points of one kind, with the look they share.
 #[derive(Debug, Clone, PartialEq)]

@@ -82,7 +82,12 @@ pub fn roofline(title: &str, subtitle: &str, roof: &Roof, operators: &[OperatorP
             scale: Scale::Log,
             ..Axis::default()
         },
-        y: Axis { label: "performance (FLOP/s)".into(), scale: Scale::Log, include: headroom(roof), ..Axis::default() },
+        y: Axis {
+            label: "performance (FLOP/s)".into(),
+            scale: Scale::Log,
+            include: headroom(roof),
+            ..Axis::default()
+        },
         series,
         notes: roof_notes(roof, low, high),
         remarks: bytes_only(&unplaced),

@@ -24,7 +24,7 @@ const SHAPES: [&str; 6] = [
 ];
 
 /// Number of the muted colour.
-pub(super) const GREY: usize = 5;
+pub(crate) const GREY: usize = 5;
 
 /// A growing SVG text.
 #[derive(Debug)]
@@ -65,6 +65,14 @@ impl Svg {
         }
     }
 
+    /// A small picture beside a text.
+    pub(super) fn swatch() -> Svg {
+        let text =
+            "<svg class=\"swatch\" viewBox=\"0 0 28 16\" width=\"28\" height=\"16\" aria-hidden=\"true\">\n"
+                .to_string();
+        Svg { text }
+    }
+
     pub(super) fn finish(mut self) -> String {
         self.text.push_str("</svg>\n");
         self.text
@@ -100,9 +108,7 @@ impl Svg {
 
     pub(super) fn rectangle(&mut self, class: &str, corner: (f64, f64), width: f64, height: f64) {
         let [x, y, w, h] = [corner.0, corner.1, width, height].map(number);
-        self.push(format_args!(
-            "<rect class=\"{class}\" x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\"/>"
-        ));
+        self.push(format_args!("<rect class=\"{class}\" x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\"/>"));
     }
 
     pub(super) fn text(&mut self, class: &str, at: (f64, f64), anchor: Anchor, text: &str) {
@@ -171,7 +177,7 @@ fn style() -> String {
                   pick: fn(&(&'static str, &'static str)) -> &'static str| {
         let mut css = format!(
             ".paper{{fill:{paper}}}.ink{{fill:{ink}}}.muted{{fill:{muted}}}.grid{{stroke:{grid}}}.frame{{stroke:{muted}}}\
-             .on{{fill:{paper}}}.halo{{stroke:{paper}}}"
+             .on{{fill:{paper}}}.halo{{stroke:{paper}}}.part{{stroke:{paper}}}"
         );
         for (i, pair) in COLORS.iter().enumerate() {
             let color = pick(pair);
@@ -184,7 +190,8 @@ fn style() -> String {
          .small{{font-size:12px}}.number{{font-size:11px;font-weight:600}}\
          .grid,.frame{{fill:none;stroke-width:1}}.minor{{stroke-opacity:.45}}\
          .s{{fill:none;stroke-width:2.2;stroke-linejoin:round}}.dashed{{stroke-dasharray:7 5;stroke-width:1.6}}\
-         .thread{{stroke-width:1.2}}.whisker{{stroke-width:7;stroke-opacity:.35}}.band{{fill-opacity:.2}}.halo{{fill:none;stroke-width:4;stroke-linejoin:round}}\n\
+         .thread{{stroke-width:1.2}}.whisker{{stroke-width:7;stroke-opacity:.35}}\
+         .pale{{fill-opacity:.5}}.band{{fill-opacity:.2}}.halo{{fill:none;stroke-width:4;stroke-linejoin:round}}\n\
          {}\n@media (prefers-color-scheme:dark){{{}}}</style>\n",
         scheme("#ffffff", "#1f2328", "#57606a", "#d0d7de", |pair| pair.0),
         scheme("#0d1117", "#e6edf3", "#a8b3bf", "#30363d", |pair| pair.1),
