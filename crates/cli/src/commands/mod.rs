@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod devices;
+mod experiment;
 mod inspect;
 mod limits;
 mod logits;
@@ -30,6 +31,7 @@ pub enum Command {
     Devices(devices::Devices),
     Limits(Box<limits::Limits>),
     Bench(bench::Bench),
+    Experiment(experiment::Experiment),
     Pull(pull::Pull),
     Quantize(quantize::Quantize),
     Synth(synth::Synth),
@@ -48,6 +50,7 @@ impl Command {
             Command::Devices(command) => command.run(),
             Command::Limits(command) => command.run(),
             Command::Bench(command) => command.run(),
+            Command::Experiment(command) => command.run(),
             Command::Pull(command) => command.run(),
             Command::Quantize(command) => command.run(),
             Command::Synth(command) => command.run(),
