@@ -15,7 +15,7 @@ use crate::failure::Failure;
 pub const DEMO: &str = "demo";
 
 /// A Llama-architecture model of 5.6 M parameters, trained on public-domain books; see `crates/cli/demo/README.md`.
-const EMBEDDED: EmbeddedModel = EmbeddedModel {
+pub const EMBEDDED: EmbeddedModel = EmbeddedModel {
     name: DEMO,
     config: include_str!("../demo/config.json"),
     generation_config: include_str!("../demo/generation_config.json"),

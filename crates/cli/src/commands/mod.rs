@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod devices;
+mod experiment;
 mod inspect;
 mod limits;
 mod logits;
@@ -31,6 +32,7 @@ pub enum Command {
     Devices(devices::Devices),
     Limits(Box<limits::Limits>),
     Bench(bench::Bench),
+    Experiment(experiment::Experiment),
     Pull(pull::Pull),
     Quantize(quantize::Quantize),
     Report(report::Report),
@@ -50,6 +52,7 @@ impl Command {
             Command::Devices(command) => command.run(),
             Command::Limits(command) => command.run(),
             Command::Bench(command) => command.run(),
+            Command::Experiment(command) => command.run(),
             Command::Pull(command) => command.run(),
             Command::Quantize(command) => command.run(),
             Command::Report(command) => command.run(),

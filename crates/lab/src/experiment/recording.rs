@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::error::ExperimentError;
-use super::rows::{Finding, Header, Measurement, Note, Quality, Row, SCHEMA};
+use super::rows::{About, Finding, Header, Measurement, Note, Quality, Row, SCHEMA};
 use crate::error::LabError;
 
 /// The rows of one file.
@@ -70,6 +70,11 @@ impl Recording {
             return Err(broken(1, why));
         }
         Ok(Recording { header, rows, left_out, whole_bytes })
+    }
+
+    /// Whether every run is there.
+    pub fn is_finished(&self) -> bool {
+        self.notes().any(|note| note.about == About::Finished)
     }
 
     /// Counted runs and warm-ups.

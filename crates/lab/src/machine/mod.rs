@@ -13,6 +13,7 @@ mod store;
 pub use device::THIS;
 pub use figure::{Figure, Unit, What};
 pub use measure::{Options, Step, measure, measure_quickly};
+pub(crate) use noise::Clock;
 pub use noise::{Noise, Reason};
 pub use store::{config_folder, default_path, load, save};
 

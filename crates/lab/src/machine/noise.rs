@@ -129,7 +129,7 @@ impl Noise {
 
 /// CPU time counters at one moment, in ticks.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     cpu: Option<CpuTicks>,
     own: Option<u64>,
     load_average: Option<f64>,
@@ -142,14 +142,17 @@ struct CpuTicks {
     stolen: u64,
 }
 
+/// Shares of CPU time, 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Shares {
-    stolen: f64,
-    others: f64,
+pub(crate) struct Shares {
+    /// Taken by a hypervisor.
+    pub stolen: f64,
+    /// Used by other programs.
+    pub others: f64,
 }
 
 impl Clock {
-    pub(super) fn read(source: &Source) -> Clock {
+    pub(crate) fn read(source: &Source) -> Clock {
         Clock {
             cpu: source.text("proc/stat").and_then(|stat| cpu_ticks(&stat)),
             own: source.text("proc/self/stat").and_then(|stat| own_ticks(&stat)),
@@ -157,7 +160,13 @@ impl Clock {
         }
     }
 
-    fn shares_since(&self, before: &Clock) -> Option<Shares> {
+    /// Load average over the last minute.
+    pub(crate) fn load_average(&self) -> Option<f64> {
+        self.load_average
+    }
+
+    /// Who used the processor between `before` and now; absent where the counters stood still or make no sense.
+    pub(crate) fn shares_since(&self, before: &Clock) -> Option<Shares> {
         let (now, then) = (self.cpu?, before.cpu?);
         let total = now.total.checked_sub(then.total).filter(|total| *total > 0)? as f64;
         let busy = now.busy.saturating_sub(then.busy);
