@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use roofline_engine::{CacheSpec, EngineError, KvFormat, Model, Session, SessionOptions};
+use roofline_engine::{CacheSpec, EngineError, KvFormats, Model, Session, SessionOptions};
 
 use super::error::ExperimentError;
 use super::figures::rounded;
@@ -48,10 +48,10 @@ impl Configuration {
         self.cell.get(axis).map(ToString::to_string).unwrap_or_default()
     }
 
-    fn kv_format(&self) -> Result<KvFormat, LabError> {
-        let name = self.text("kv_type");
-        KvFormat::from_name(&name)
-            .ok_or_else(|| ExperimentError::Spec(format!("no cache format {name}")).into())
+    fn kv_format(&self) -> Result<KvFormats, LabError> {
+        self.text("kv_type")
+            .parse()
+            .map_err(|error| ExperimentError::Spec(format!("kv_type: {error}")).into())
     }
 
     fn spec(&self, context: usize) -> Result<CacheSpec, LabError> {
