@@ -4,9 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use roofline_engine::{CacheSpec, Cpu, EmbeddedModel, Isa, KvFormat, Model, ModelFiles, SessionOptions};
+use roofline_engine::{
+    CacheSpec, Cpu, EmbeddedModel, Isa, KvFormat, KvFormats, Model, ModelFiles, SessionOptions,
+};
 
 use crate::arguments::Threads;
 use crate::failure::Failure;
@@ -82,22 +84,16 @@ pub struct Memory {
     /// `docs/kv-cache.md` names all of them
     #[arg(long, value_name = "SPEC", default_value = "full")]
     cache: String,
-    /// How the KV cache stores numbers [default: f16; f32 for logits]
-    #[arg(long, value_enum)]
-    kv_type: Option<KvType>,
+    /// How the KV cache stores numbers: f32, f16, bf16, i8, q8_0, kivi4, kivi2, kvquant4, kvquant3, or K and V
+    /// apart as k=i8,v=f16 [default: f16; f32 for logits]
+    #[arg(long, value_name = "FORMAT")]
+    kv_type: Option<String>,
     /// Tokens the session takes at most [default: the model's context]
     #[arg(long, value_name = "N")]
     context: Option<usize>,
     /// Prompt tokens per step
     #[arg(long, value_name = "N", default_value_t = SessionOptions::default().chunk)]
     chunk: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum KvType {
-    F16,
-    Bf16,
-    F32,
 }
 
 impl Memory {
@@ -110,11 +106,9 @@ impl Memory {
     pub fn options_or(&self, kv_format: KvFormat) -> Result<SessionOptions, Failure> {
         let cache: CacheSpec =
             self.cache.parse().map_err(|error| Failure::new(format_args!("--cache: {error}")))?;
-        let kv_format = match self.kv_type {
-            Some(KvType::F16) => KvFormat::F16,
-            Some(KvType::Bf16) => KvFormat::Bf16,
-            Some(KvType::F32) => KvFormat::F32,
-            None => kv_format,
+        let kv_format = match &self.kv_type {
+            Some(text) => text.parse().map_err(|error| Failure::new(format_args!("--kv-type: {error}")))?,
+            None => KvFormats::from(kv_format),
         };
         Ok(SessionOptions { cache, kv_format, context: self.context, chunk: self.chunk })
     }

@@ -80,7 +80,9 @@ fn options_out_of_range() {
         assert_says(&with("--cache", &format!("static:{tokens}")), &["no memory", bytes]);
     }
     assert_says(&with("--cache", "static:2"), &["static:2", "3 more"]);
-    assert_says(&with("--kv-type", "f8"), &["f8", "bf16"]);
+    assert_says(&with("--kv-type", "q8"), &["--kv-type", "`q8`", "did you mean q8_0?"]);
+    assert_says(&with("--kv-type", "k=i8,v=f61"), &["--kv-type", "`f61`", "did you mean f16?"]);
+    assert_says(&with("--kv-type", "k=i8"), &["--kv-type", "`k=i8`", "k=i8,v=f16"]);
     assert_says(&with("--chunk", "0"), &["chunk 0"]);
     assert_says(&with("--stop", ""), &["--stop"]);
     assert_says(&with("--temperature", "-1"), &["temperature", "-1"]);

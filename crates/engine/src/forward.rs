@@ -66,6 +66,8 @@ pub(crate) fn forward(
         }
         pass.settle(index)?;
     }
+    let sealing = cache.seal(n)?;
+    meter.count(Operator::KvAppend, sealing);
     cache.advance(n);
     Ok(())
 }
@@ -275,7 +277,7 @@ impl Pass<'_> {
         let (table, team, q, mixed) = (&cpu.table, &cpu.team, &q[..n], &mut mixed[..n]);
         kernels::attention(table, team, &shape, self.cache.layout(), &jobs, q, attention, mixed)?;
         let reads = self.cache.reads(index, rows, visible);
-        let cost = reads.cost(self.cache.layout().slot_bytes(), shape);
+        let cost = reads.cost(self.cache.layout(), shape);
         self.meter.count(Operator::Attention, cost);
         Ok(())
     }
@@ -296,7 +298,7 @@ impl Pass<'_> {
         let (table, team, q, mixed) = (&cpu.table, &cpu.team, &q[..n], &mut mixed[..n]);
         kernels::attention(table, team, &readers, self.cache.layout(), &jobs, q, attention, mixed)?;
         let (reads, bound_bytes) = self.cache.selected_reads(quest, selection, shape.group());
-        let mut cost = reads.cost(self.cache.layout().slot_bytes(), shape);
+        let mut cost = reads.cost(self.cache.layout(), shape);
         cost.kv_read_bytes += bound_bytes;
         self.meter.count(Operator::Attention, cost);
         Ok(())

@@ -4,6 +4,7 @@ use crate::cache::{CacheBytes, CacheSpec, Geometry, KvCache};
 use crate::error::EngineError;
 use crate::eviction::Evidence;
 use crate::forward::{Unit, forward, output_head};
+use crate::kv_formats::KvFormats;
 use crate::meter::Meter;
 use crate::model::Model;
 use crate::observe::Latest;
@@ -17,8 +18,8 @@ use std::sync::Arc;
 pub struct SessionOptions {
     /// What the KV cache keeps.
     pub cache: CacheSpec,
-    /// How it stores numbers.
-    pub kv_format: KvFormat,
+    /// How it stores keys and values.
+    pub kv_format: KvFormats,
     /// Most tokens it takes; the model's context when absent, or no limit where the policy reads every text at
     /// distances the model knows.
     pub context: Option<usize>,
@@ -29,7 +30,8 @@ pub struct SessionOptions {
 impl Default for SessionOptions {
     /// All tokens, in f16, up to the model's context, 512 rows a step.
     fn default() -> Self {
-        SessionOptions { cache: CacheSpec::Full, kv_format: KvFormat::F16, context: None, chunk: 512 }
+        let kv_format = KvFormat::F16.into();
+        SessionOptions { cache: CacheSpec::Full, kv_format, context: None, chunk: 512 }
     }
 }
 
@@ -60,11 +62,13 @@ impl Session {
     /// An empty session.
     ///
     /// # Errors
-    /// A context of 0 or beyond the model's, a chunk of 0, a policy that does not fit the model, or no memory.
+    /// A context of 0 or beyond the model's, a chunk of 0, a policy or a storage format that does not fit the model,
+    /// or no memory.
     pub fn new(model: Arc<Model>, options: SessionOptions) -> Result<Session, EngineError> {
         let config = model.config();
         let slots = options.cache.quest().map_or(PAGE_SLOTS, |quest| quest.page);
-        let layout = PageLayout::new(options.kv_format, slots, config.head_dim)?;
+        let KvFormats { key, value } = options.kv_format;
+        let layout = PageLayout::with_formats(key, value, slots, config.head_dim)?;
         let geometry = Geometry {
             n_layers: config.n_layers,
             n_heads: config.n_heads,

@@ -106,7 +106,7 @@ fn a_decoded_token_allocates_nothing() {
             for cache in [CacheSpec::fixed(100), CacheSpec::Full] {
                 let options = SessionOptions {
                     cache: cache.clone(),
-                    kv_format: KvFormat::F16,
+                    kv_format: KvFormat::F16.into(),
                     ..SessionOptions::default()
                 };
                 let mut session = Session::new(model.clone(), options).unwrap();

@@ -16,7 +16,7 @@ use support::{golden, load};
 const CHUNK: usize = 5;
 
 fn options(cache: CacheSpec) -> SessionOptions {
-    SessionOptions { cache, chunk: CHUNK, kv_format: KvFormat::F32, ..SessionOptions::default() }
+    SessionOptions { cache, chunk: CHUNK, kv_format: KvFormat::F32.into(), ..SessionOptions::default() }
 }
 
 #[test]

@@ -65,7 +65,8 @@ fn incremental_chunked_and_threaded_are_bit_identical_to_one_prefill() {
         }
         let threaded = load(&golden.dir, 3);
         for (chunk, model) in [(1, &threaded), (2, &model), (7, &threaded), (ids.len() - 1, &model)] {
-            let options = SessionOptions { chunk, kv_format: KvFormat::F32, ..SessionOptions::default() };
+            let options =
+                SessionOptions { chunk, kv_format: KvFormat::F32.into(), ..SessionOptions::default() };
             let mut chunked = Session::new(model.clone(), options).unwrap();
             assert!(all_logits(&mut chunked, &ids) == whole, "{}: chunks of {chunk}", golden.name);
         }
@@ -79,7 +80,7 @@ fn a_static_cache_is_bit_identical_to_full_and_refuses_one_token_more() {
         let model = load(&golden.dir, 1);
         let whole = all_logits(&mut session(&model), ids);
         let cache = CacheSpec::fixed(ids.len());
-        let options = SessionOptions { cache, kv_format: KvFormat::F32, ..SessionOptions::default() };
+        let options = SessionOptions { cache, kv_format: KvFormat::F32.into(), ..SessionOptions::default() };
         let mut fixed = Session::new(model.clone(), options).unwrap();
         let reserved = fixed.cache_bytes();
         assert!(all_logits(&mut fixed, ids) == whole, "{}", golden.name);
@@ -121,7 +122,7 @@ fn forks_go_separate_ways_from_shared_pages() {
     for cache in [CacheSpec::Full, CacheSpec::fixed(100)] {
         let golden = golden("llama_gqa_tied");
         let model = load(&golden.dir, 1);
-        let options = SessionOptions { cache, kv_format: KvFormat::F32, ..SessionOptions::default() };
+        let options = SessionOptions { cache, kv_format: KvFormat::F32.into(), ..SessionOptions::default() };
         let mut trunk = Session::new(model.clone(), options.clone()).unwrap();
         trunk.prefill(&golden.prompt).unwrap();
         let mut branch = trunk.fork().unwrap();
@@ -151,7 +152,7 @@ fn sixteen_bit_caches_are_close_and_half_the_bytes() {
     let mut reference = session(&model);
     let whole = all_logits(&mut reference, &golden.prompt);
     for (kv_format, tolerance) in [(KvFormat::F16, 5e-3), (KvFormat::Bf16, 5e-2)] {
-        let options = SessionOptions { kv_format, ..SessionOptions::default() };
+        let options = SessionOptions { kv_format: kv_format.into(), ..SessionOptions::default() };
         let mut narrow = Session::new(model.clone(), options).unwrap();
         let difference = max_difference(&all_logits(&mut narrow, &golden.prompt), &whole);
         assert!(difference > 0.0 && difference <= tolerance, "{kv_format:?}: {difference}");

@@ -29,7 +29,7 @@ fn text(len: usize) -> Vec<u32> {
 
 fn options(cache: &str) -> SessionOptions {
     let cache = cache.parse().unwrap_or_else(|error| panic!("{error}"));
-    SessionOptions { cache, kv_format: KvFormat::F32, ..SessionOptions::default() }
+    SessionOptions { cache, kv_format: KvFormat::F32.into(), ..SessionOptions::default() }
 }
 
 fn open(model: &Arc<Model>, cache: &str) -> Session {

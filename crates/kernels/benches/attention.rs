@@ -11,7 +11,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use roofline_kernels::probe::{Arithmetic, Memory, Plan, read};
 use roofline_kernels::{
     AttentionJob, AttentionScratch, AttentionShape, KernelTable, KvFormat, KvLayer, LaneView, PageLayout,
-    Rows, Team, Visible, attention,
+    PageRef, Rows, Team, Visible, attention,
 };
 
 const SLOTS: usize = 4096;
@@ -22,6 +22,7 @@ struct Layer {
     pool: Vec<u8>,
     start: usize, // so that pages lie on cache lines
     page_bytes: usize,
+    sealed: bool,
     tables: Vec<Vec<u32>>,
 }
 
@@ -29,23 +30,27 @@ impl KvLayer for Layer {
     fn lane(&self, kv_head: usize) -> LaneView<'_> {
         LaneView { table: &self.tables[kv_head], len: SLOTS }
     }
-    fn page(&self, id: u32) -> &[u8] {
-        &self.pool[self.start + id as usize * self.page_bytes..][..self.page_bytes]
+    fn page(&self, id: u32) -> PageRef<'_> {
+        let page = &self.pool[self.start + id as usize * self.page_bytes..][..self.page_bytes];
+        if self.sealed { PageRef::Sealed(page) } else { PageRef::Hot(page) }
     }
 }
 
+/// Every page is full; where the format seals, all of them are sealed.
 fn layer(layout: PageLayout, n_kv_heads: usize) -> Layer {
-    let (pages, page_bytes) = (SLOTS / layout.slots(), layout.page_bytes());
+    let (pages, page_bytes) = (SLOTS / layout.slots(), layout.sealed_page_bytes());
     let mut pool = vec![0u8; pages * n_kv_heads * page_bytes + 64];
     let start = pool.as_ptr().align_offset(64);
     let numbers: Vec<f32> =
         (0..layout.slots() * layout.head_dim()).map(|i| (i as f32 * 0.37).sin()).collect();
     let rows = Rows { data: &numbers, stride: layout.head_dim() };
-    for page in pool[start..].chunks_exact_mut(page_bytes) {
-        layout.write_slots(page, 0, layout.slots(), rows, rows);
-    }
+    let mut hot = vec![0; layout.page_bytes()];
+    layout.write_slots(&mut hot, 0, layout.slots(), rows, rows);
+    let mut page = vec![0; page_bytes];
+    layout.seal(&hot, &mut page);
+    pool[start..].chunks_exact_mut(page_bytes).for_each(|place| place.copy_from_slice(&page));
     let table = |head: usize| (0..pages).map(|page| (page * n_kv_heads + head) as u32).collect();
-    Layer { start, page_bytes, tables: (0..n_kv_heads).map(table).collect(), pool }
+    Layer { start, page_bytes, sealed: layout.seals(), tables: (0..n_kv_heads).map(table).collect(), pool }
 }
 
 fn print_peaks(threads: usize) {
@@ -83,7 +88,7 @@ fn main() {
         for format in KvFormat::ALL {
             let layout = PageLayout::new(format, PageLayout::DEFAULT_SLOTS, head_dim).unwrap();
             // As many layers as no cache holds.
-            let layer_bytes = SLOTS * n_kv_heads * layout.slot_bytes();
+            let layer_bytes = SLOTS / layout.slots() * n_kv_heads * layout.sealed_page_bytes();
             let layers: Vec<Layer> =
                 (0..(256 << 20) / layer_bytes).map(|_| layer(layout, n_kv_heads)).collect();
             let mut scratch = AttentionScratch::new(threads, &shape, SLOTS).unwrap();

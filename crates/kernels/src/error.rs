@@ -99,6 +99,29 @@ pub enum KernelError {
         /// Channels asked for.
         head_dim: usize,
     },
+    /// Keys and values must fill the blocks of their format.
+    #[error(
+        "head_dim {head_dim} does not fill the blocks of 32 channels of the KV format {format}; i8 takes any"
+    )]
+    PartialKvBlock {
+        /// Format of the keys or the values.
+        format: crate::kv_page::KvFormat,
+        /// Channels of a head.
+        head_dim: usize,
+    },
+    /// A page that cannot be sealed.
+    #[error(
+        "a KV page of {slots} slots of {head_dim} channels cannot be sealed as {format}, which takes 32 slots at least \
+         and 65536 numbers at most; use another page or i8"
+    )]
+    SealedPage {
+        /// Format of the keys or the values.
+        format: crate::kv_page::KvFormat,
+        /// Slots of the page.
+        slots: usize,
+        /// Channels of a head.
+        head_dim: usize,
+    },
     /// Query heads must share KV heads evenly.
     #[error("{n_heads} query heads do not divide into {n_kv_heads} KV heads")]
     HeadGroups {

@@ -41,7 +41,7 @@ pub use attention::{
 };
 pub use error::KernelError;
 pub use isa::Isa;
-pub use kv_page::{KvFormat, KvLayer, LaneView, PageLayout, Rows};
+pub use kv_page::{KvFormat, KvLayer, LaneView, PageLayout, PageRef, Rows};
 pub use matmul::{MatmulJob, matmul, matmul_experts};
 pub use norm::{Norm, NormKind, norm_rows, norm_rows_in_place};
 pub use packed::PackedMatrix;

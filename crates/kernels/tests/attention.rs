@@ -6,6 +6,7 @@ mod common_kv;
 
 use common_kv::{Layer, Noise, exact, tables};
 use proptest::prelude::*;
+use proptest::sample::select;
 use roofline_kernels::{
     AttentionJob, AttentionScratch, AttentionShape, KernelError, KernelTable, KvFormat, PageLayout, Team,
     Visible, attention, attention_weights,
@@ -48,18 +49,26 @@ fn bits(x: &[f32]) -> Vec<u32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
     fn every_level_and_format_agrees_with_f64(
-        n_kv_heads in 1usize..4, group in 1usize..11, head_dim in prop_oneof![1usize..40, Just(64), Just(80), Just(128)],
+        n_kv_heads in 1usize..4, group in 1usize..11,
+        head_dim in prop_oneof![1usize..40, Just(32), Just(64), Just(80), Just(96), Just(128)],
         slots in 1usize..700, rows in 1usize..40, page in prop_oneof![Just(16usize), Just(32), Just(64), Just(128), Just(256)],
-        key in 0usize..3, value in 0usize..3, threads in 1usize..4, seed in any::<u64>(),
+        key in select(KvFormat::ALL.to_vec()), value in select(KvFormat::ALL.to_vec()), threads in 1usize..4,
+        hot in 0usize..200, seed in any::<u64>(),
     ) {
         let rows = rows.min(slots);
+        let blocks = [key, value].iter().any(|format| *format == KvFormat::Q8_0 || format.seals());
+        let head_dim = if blocks { head_dim.next_multiple_of(32) } else { head_dim };
+        let page = if blocks { page.max(32) } else { page };
         let (shape, mut noise) = (shape(n_kv_heads, group, head_dim), Noise(seed));
-        let layout = PageLayout::with_formats(KvFormat::ALL[key], KvFormat::ALL[value], page, head_dim).unwrap();
-        let layer = Layer::random(layout, n_kv_heads, slots, 2.0, &mut noise);
+        let layout = PageLayout::with_formats(key, value, page, head_dim).unwrap();
+        let mut layer = Layer::random(layout, n_kv_heads, slots, 2.0, &mut noise);
+        if layout.seals() {
+            layer.seal_before(slots.saturating_sub(hot));
+        }
         let q = noise.fill(rows * shape.row(), 2.0);
         for table in tables() {
             let out = run(&table, threads, &shape, &layer, &q, Visible::Causal);
@@ -80,10 +89,19 @@ fn a_row_has_the_same_bits_alone_and_among_others_on_any_number_of_threads() {
         (1, 7, 64, KvFormat::Bf16),
         (2, 4, 20, KvFormat::F32),
         (1, 12, 128, KvFormat::F16),
+        (2, 3, 20, KvFormat::I8),
+        (1, 2, 64, KvFormat::I8),
+        (1, 1, 96, KvFormat::Q8_0),
+        (1, 10, 64, KvFormat::Q8_0),
+        (1, 3, 64, KvFormat::Kivi4),
+        (2, 1, 32, KvFormat::KvQuant3),
     ] {
         let shape = shape(n_kv_heads, group, head_dim);
         let layout = PageLayout::new(format, 64, head_dim).unwrap();
-        let layer = Layer::random(layout, n_kv_heads, 1201, 3.0, &mut noise);
+        let mut layer = Layer::random(layout, n_kv_heads, 1201, 3.0, &mut noise);
+        if layout.seals() {
+            layer.seal_before(1201 - 128);
+        }
         let rows = 150;
         let q = noise.fill(rows * shape.row(), 3.0);
         // Rows about the edges of pages and of runs, and far from each other.
@@ -131,9 +149,15 @@ fn scores_of_ten_thousand_neither_overflow_nor_vanish() {
 
 #[test]
 fn what_a_row_does_not_see_cannot_touch_it_not_even_as_nan() {
+    for format in [KvFormat::F16, KvFormat::I8, KvFormat::Q8_0] {
+        what_is_not_seen_cannot_touch(format);
+    }
+}
+
+fn what_is_not_seen_cannot_touch(format: KvFormat) {
     let mut noise = Noise(11);
     let shape = shape(1, 1, 32);
-    let layout = PageLayout::new(KvFormat::F16, 64, 32).unwrap();
+    let layout = PageLayout::new(format, 64, 32).unwrap();
     let mut layer = Layer::random(layout, 1, 70, 1.0, &mut noise);
     let q = noise.fill(8 * 32, 1.0);
     let visible: Vec<usize> = vec![0, 64, 65, 66, 67, 68, 69, 70];
@@ -185,10 +209,19 @@ fn lanes_of_unequal_length_and_several_sequences_in_one_call() {
 
 #[test]
 fn weights_are_those_of_f64_and_sum_to_one() {
+    for format in KvFormat::ALL {
+        weights_are_exact(format);
+    }
+}
+
+fn weights_are_exact(format: KvFormat) {
     let mut noise = Noise(13);
-    let shape = shape(2, 4, 48);
-    let layout = PageLayout::new(KvFormat::F16, 32, 48).unwrap();
-    let layer = Layer::random(layout, 2, 333, 3.0, &mut noise);
+    let shape = shape(2, 4, 64);
+    let layout = PageLayout::new(format, 32, 64).unwrap();
+    let mut layer = Layer::random(layout, 2, 333, 3.0, &mut noise);
+    if layout.seals() {
+        layer.seal_before(200);
+    }
     let q = noise.fill(shape.row(), 3.0);
     for visible in [1, 32, 331, 333] {
         let (want, _) = exact(&shape, &layer, &q, visible);

@@ -27,7 +27,7 @@ fn tiny() -> Settings {
         depths: vec![0, 9],
         threads: vec![1, 2],
         caches: vec![CacheSpec::Full, CacheSpec::fixed(70)],
-        kv_formats: vec![KvFormat::F16],
+        kv_formats: vec![KvFormat::F16.into()],
         chunk: 4,
         repetitions: 2,
         seed: 5,

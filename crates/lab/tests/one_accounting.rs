@@ -2,7 +2,7 @@
 //! integers, for every golden family and every kind of step.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
-use roofline_engine::{Cpu, KvFormat, Model, ModelFiles, Session, SessionOptions};
+use roofline_engine::{Cpu, KvFormats, Model, ModelFiles, Session, SessionOptions};
 use roofline_lab::convert::{QuantizeOptions, quantize};
 use roofline_limits::policies::{Policy, decode_work};
 use roofline_limits::{Accounting, FileFormats, Recipe, Step};
@@ -28,6 +28,24 @@ const PLANS: [&[(usize, bool)]; 3] = [
     &[(13, true), (1, true), (1, true)],
     &[(5, false), (5, false), (3, true), (1, true)],
     &[(1, true), (1, true), (1, true)],
+];
+
+/// Long enough that pages are sealed, several in one step, and read as such.
+const LONG: &[(usize, bool)] = &[(100, false), (91, false), (1, true), (300, false), (20, true), (1, true)];
+
+/// Storage formats of the cache, alike and apart.
+const FORMATS: [&str; 11] = [
+    "f32",
+    "f16",
+    "bf16",
+    "i8",
+    "q8_0",
+    "k=i8,v=f16",
+    "k=bf16,v=q8_0",
+    "kivi4",
+    "kvquant3",
+    "k=kivi2,v=i8",
+    "k=f16,v=kvquant4",
 ];
 
 #[test]
@@ -65,14 +83,21 @@ fn check(path: &Path) {
         files.checkpoint().tensors().map(|view| (view.name, view.format, view.shape)),
     )
     .unwrap();
-    for (kv_format, predicted_kv) in [
-        (KvFormat::F32, roofline_limits::KvFormat::F32),
-        (KvFormat::F16, roofline_limits::KvFormat::F16),
-        (KvFormat::Bf16, roofline_limits::KvFormat::Bf16),
-    ] {
+    let (head_dim, long) = (model.config().head_dim, model.config().context_length >= 600);
+    for text in FORMATS {
+        let (kv_format, predicted_kv): (KvFormats, roofline_limits::KvFormats) =
+            (text.parse().unwrap(), text.parse().unwrap());
+        if !head_dim.is_multiple_of(32) && ["q8_0", "kivi", "kvquant"].iter().any(|name| text.contains(name))
+        {
+            // Both sides refuse it.
+            let options = SessionOptions { kv_format, ..SessionOptions::default() };
+            assert!(Session::new(model.clone(), options).is_err());
+            assert!(formats.with(|formats| Accounting::new(model.config(), formats, predicted_kv)).is_err());
+            continue;
+        }
         let accounting =
             formats.with(|formats| Accounting::new(model.config(), formats, predicted_kv)).unwrap();
-        for plan in PLANS {
+        for plan in PLANS.into_iter().chain(long.then_some(LONG)) {
             let largest = plan.iter().map(|(rows, _)| *rows).max().unwrap();
             let options = SessionOptions { kv_format, chunk: largest, ..SessionOptions::default() };
             let mut session = Session::new(model.clone(), options).unwrap();
@@ -120,9 +145,9 @@ fn decoded_tokens_of_every_policy_are_the_predicted_integers() {
         files.checkpoint().tensors().map(|view| (view.name, view.format, view.shape)),
     )
     .unwrap();
-    for (kv_format, predicted_kv) in
-        [(KvFormat::F32, roofline_limits::KvFormat::F32), (KvFormat::F16, roofline_limits::KvFormat::F16)]
-    {
+    for kv in ["f32", "f16", "i8", "k=q8_0,v=bf16"] {
+        let kv_format: KvFormats = kv.parse().unwrap();
+        let predicted_kv: roofline_limits::kv_format::KvFormats = kv.parse().unwrap();
         let accounting =
             formats.with(|formats| Accounting::new(model.config(), formats, predicted_kv)).unwrap();
         for (cache, policy) in [
@@ -155,7 +180,7 @@ fn decoded_tokens_of_every_policy_are_the_predicted_integers() {
                 let predicted = accounting.step(&step).unwrap();
                 for operator in Operator::ALL {
                     let counted = session.meter().cost(operator);
-                    assert_eq!(counted, predicted.get(operator), "{cache}: {operator} at {seen}");
+                    assert_eq!(counted, predicted.get(operator), "{cache}, {kv}: {operator} at {seen}");
                 }
             }
         }

@@ -49,7 +49,7 @@ fn measure(
 
 /// −ln p of `target` after `fed`, by a session of its own and nothing of this crate.
 fn nll(model: &Arc<Model>, fed: &[u32], target: u32) -> f64 {
-    let options = SessionOptions { kv_format: KvFormat::F32, ..SessionOptions::default() };
+    let options = SessionOptions { kv_format: KvFormat::F32.into(), ..SessionOptions::default() };
     let mut session = Session::new(model.clone(), options).unwrap();
     session.prefill(fed).unwrap();
     let logits = session.logits().unwrap();
@@ -159,7 +159,7 @@ fn a_cache_against_itself_differs_in_nothing_and_a_narrow_one_a_little() {
     let convention = Convention::Strided;
     let (text, plan) = (text(&files, convention), plan(&files, convention, 64));
     let reference = Setup::full(KvFormat::F32);
-    let fixed = Setup { cache: CacheSpec::Static { capacity: 64 }, kv_format: KvFormat::F32 };
+    let fixed = Setup { cache: CacheSpec::fixed(64), kv_format: KvFormat::F32.into() };
     let setups = [reference.clone(), fixed, Setup::full(KvFormat::Bf16)];
     for mode in [Mode::Parallel, Mode::Decode] {
         let plan = Plan { mode, ..plan.clone() };
@@ -232,6 +232,6 @@ fn plans_that_cannot_be_followed_are_refused() {
     assert!(refusal(&good, texts, &[]).contains("at least one cache"));
     let short = [Text::of_tokens(vec![1; 47])];
     assert!(refusal(&good, &short, &full).contains("a text of 47 tokens is too short"));
-    let small = [Setup { cache: CacheSpec::Static { capacity: 20 }, kv_format: KvFormat::F32 }];
+    let small = [Setup { cache: CacheSpec::fixed(20), kv_format: KvFormat::F32.into() }];
     assert!(refusal(&good, texts, &small).contains("static:20 is full"));
 }

@@ -17,7 +17,7 @@ use roofline_limits::Recipe;
 fn logits(path: &Path) -> Vec<f32> {
     let files = ModelFiles::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let model = Arc::new(Model::load(&files, Cpu::new(2, None).unwrap(), &mut |_, _| {}).unwrap());
-    let options = SessionOptions { kv_format: KvFormat::F32, ..SessionOptions::default() };
+    let options = SessionOptions { kv_format: KvFormat::F32.into(), ..SessionOptions::default() };
     let mut session = Session::new(model, options).unwrap();
     let text = "It was the best of times, it was the worst of times, said the old man";
     let ids = files.tokenizer().unwrap().encode(text, false, false).unwrap();

@@ -4,7 +4,7 @@
 
 use crate::dims::Dims;
 use crate::error::{LimitsError, product, sum};
-use crate::kv_format::KvFormat;
+use crate::kv_format::{HOT_TOKENS, KvFormats, PAGE_SLOTS};
 use crate::mix::Recipe;
 use roofline_model::ModelConfig;
 use roofline_model::operator::{Cost, Operator};
@@ -131,7 +131,9 @@ pub struct Accounting {
     pub(crate) expert_bytes: Vec<u64>, // one expert of each layer; empty without experts
     pub(crate) embedding_bytes: u64,   // the whole table
     pub(crate) embedding_row_bytes: u64,
-    pub(crate) slot_bytes: u64,
+    pub(crate) slot_bytes: u64, // of a long context
+    written_slot_bytes: u64,
+    sealed_page_bytes: Option<u64>,
     kv_bytes_per_token: u64,
     resident_bytes: u64,
     pub(crate) flops_per_row: [u64; Operator::COUNT],
@@ -141,7 +143,7 @@ pub struct Accounting {
 pub fn step_cost(
     config: &ModelConfig,
     formats: WeightFormats<'_>,
-    kv: KvFormat,
+    kv: impl Into<KvFormats>,
     step: &Step,
 ) -> Result<StepCost, LimitsError> {
     Accounting::new(config, formats, kv)?.step(step)
@@ -153,7 +155,7 @@ impl Accounting {
     pub fn new(
         config: &ModelConfig,
         formats: WeightFormats<'_>,
-        kv: KvFormat,
+        kv: impl Into<KvFormats>,
     ) -> Result<Accounting, LimitsError> {
         let dims = Dims::new(config)?;
         let pricing = Pricing { dims: &dims, rules: Rules::new(formats, &dims, config) };
@@ -175,7 +177,9 @@ impl Accounting {
         let embedding_row_bytes = pricing.row_bytes(Role::TokenEmbedding)?;
         let head = if dims.tied { Role::TokenEmbedding } else { Role::OutputHead };
         pricing.matrix(head, &mut weights[Operator::OutputHead as usize])?;
+        let kv = kv.into();
         let slot_bytes = kv.slot_bytes(dims.head_dim)?;
+        let sealed_page_bytes = if kv.seals() { Some(kv.sealed_page_bytes(dims.head_dim)?) } else { None };
         let embedding_bytes = product("embedding table", &[dims.vocab, embedding_row_bytes])?;
         let mut resident = vec![if dims.tied { 0 } else { embedding_bytes }];
         resident.extend(weights.iter().flat_map(|w| [w.stored_bytes, w.vector_bytes]));
@@ -189,6 +193,9 @@ impl Accounting {
             weights,
             expert_bytes,
             slot_bytes,
+            key_bytes: kv.key.row_bytes(dims.head_dim)?,
+            written_slot_bytes: kv.written_slot_bytes(dims.head_dim)?,
+            sealed_page_bytes,
             dims,
         })
     }
@@ -287,11 +294,22 @@ impl Accounting {
             None => self.full_attention(&step.segments, lanes)?,
         };
         let written = product("slots written", &[lanes, rows])?;
-        operators[Operator::KvAppend as usize].kv_write_bytes =
-            product("KV bytes written", &[written, self.slot_bytes])?;
+        let append = &mut operators[Operator::KvAppend as usize];
+        append.kv_write_bytes = product("KV bytes written", &[written, self.written_slot_bytes])?;
+        let (mut slots, mut sealed_bytes) = (work.slots_read, 0);
+        if let (Some(page_bytes), None) = (self.sealed_page_bytes, step.attention) {
+            let (read, sealed) = sealed_pages(&step.segments);
+            let (read, sealed) = (product("pages", &[lanes, read])?, product("pages", &[lanes, sealed])?);
+            slots -= read * PAGE_SLOTS;
+            sealed_bytes = product("KV bytes read", &[read, page_bytes])?;
+            append.kv_read_bytes =
+                product("KV bytes sealed", &[sealed, PAGE_SLOTS, self.written_slot_bytes])?;
+            let coded = product("KV bytes sealed", &[sealed, page_bytes])?;
+            append.kv_write_bytes = sum("KV bytes written", &[append.kv_write_bytes, coded])?;
+        }
         let attention = &mut operators[Operator::Attention as usize];
-        let read = product("KV bytes read", &[work.slots_read, self.slot_bytes])?;
-        attention.kv_read_bytes = sum("KV bytes read", &[read, work.metadata_bytes])?;
+        let read = product("KV bytes read", &[slots, self.written_slot_bytes])?;
+        attention.kv_read_bytes = sum("KV bytes read", &[read, sealed_bytes, work.metadata_bytes])?;
         let flops = product("FLOPs of attention", &[4, d.head_dim, work.pairs])?;
         let watching = product("FLOPs of attention", &[2, d.head_dim, work.watched_pairs])?;
         attention.flops = sum("FLOPs of attention", &[flops, watching])?;
@@ -300,12 +318,12 @@ impl Accounting {
 
     /// Bytes of one key of one KV head.
     pub(crate) fn key_bytes(&self) -> u64 {
-        self.slot_bytes / 2
+        self.key_bytes
     }
 
     /// Bytes of Quest's bounds of one page in one lane: the smallest and the largest key, in f32 for f32 keys, else in f16.
     pub(crate) fn bound_bytes(&self) -> u64 {
-        let width = if self.slot_bytes == 8 * self.dims.head_dim { 4 } else { 2 };
+        let width = if self.key_bytes == 4 * self.dims.head_dim { 4 } else { 2 };
         2 * width * self.dims.head_dim
     }
 
@@ -321,6 +339,16 @@ impl Accounting {
         }
         Ok(work)
     }
+}
+
+/// Of one lane of each segment: pages that are sealed before the step and read, and pages that are sealed after it. A page is
+/// sealed when [`HOT_TOKENS`] have been seen behind it.
+fn sealed_pages(segments: &[Segment]) -> (u64, u64) {
+    let sealed = |seen: u64| seen.saturating_sub(HOT_TOKENS) / PAGE_SLOTS;
+    segments.iter().fold((0, 0), |(read, new), s| {
+        let before = sealed(s.kv_before);
+        (read.saturating_add(before), new.saturating_add(sealed(s.kv_before.saturating_add(s.rows)) - before))
+    })
 }
 
 /// (query, key) pairs of one head that a causal mask lets through: rows·kv_before + rows·(rows + 1)/2.

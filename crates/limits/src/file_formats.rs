@@ -2,7 +2,7 @@
 
 use crate::accounting::WeightFormats;
 use crate::error::LimitsError;
-use crate::kv_format::KvFormat;
+use crate::kv_format::KvFormats;
 use crate::mix::Recipe;
 use crate::precision::{Precision, nominal_bits};
 use roofline_model::TensorPlan;
@@ -56,7 +56,8 @@ impl FileFormats {
     }
 
     /// The precision of running this file as it is: 8-bit arithmetic on quantized weights, otherwise that of the weights.
-    pub fn precision(&self, kv: KvFormat) -> Precision {
+    pub fn precision(&self, kv: impl Into<KvFormats>) -> Precision {
+        let kv = kv.into();
         let base = self.base();
         Precision {
             label: format!("file, mostly {base}"),

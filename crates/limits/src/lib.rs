@@ -28,7 +28,7 @@ pub use accounting::{Accounting, AttentionWork, Segment, Step, StepCost, step_co
 pub use error::LimitsError;
 pub use file_formats::FileFormats;
 pub use hardware::{Hardware, HardwareTable};
-pub use kv_format::KvFormat;
+pub use kv_format::{KvFormat, KvFormats};
 pub use mix::Recipe;
 pub use precision::Precision;
 pub use report::{Report, Request, Workload, report};

@@ -1,7 +1,7 @@
 //! Precision strings: `w4a16kv8`, `q4_k_m`, `bf16`.
 
 use crate::error::LimitsError;
-use crate::kv_format::KvFormat;
+use crate::kv_format::{KvFormat, KvFormats};
 use crate::mix::Recipe;
 use crate::nearest::nearest;
 use crate::switches::Profile;
@@ -20,7 +20,7 @@ pub struct Precision {
     /// Width of the activations in the matrix products: 32, 16, 8 or 4 bits.
     pub arithmetic_bits: u32,
     /// Storage of the KV cache.
-    pub kv: KvFormat,
+    pub kv: KvFormats,
     /// Bits per KV element with the switch `kv_width` off.
     pub nominal_kv_bits: f64,
 }
@@ -40,7 +40,8 @@ const WEIGHT_BITS: [(u32, Format); 8] = [
 const EXAMPLES: [&str; 8] = ["w16a16", "w8a16", "w4a16", "w6a16", "w4a16kv8", "w8a8", "w4a8kv8", "w32a32"];
 
 impl Precision {
-    /// Reads `wN[aM][kvK]` or `FILETYPE[aM][kvK]`; `kvK` may also name a cache format (`w4a16kv-q8_0`).
+    /// Reads `wN[aM][kvK]` or `FILETYPE[aM][kvK]`; `kvK` may also name a cache format (`w4a16kv-q8_0`),
+    /// or one for keys and one for values (`w4a16kv-k=i8,v=f16`).
     ///
     /// In the paper profile `a` is the width of the cache, so `w4a8` there stands for `w4a16kv8`.
     /// A quantized file type computes in 8 bits unless `aM` says otherwise, since its kernels quantize the activations.
@@ -99,15 +100,15 @@ impl Precision {
         let paper_alias = profile == Profile::Paper && kv.is_none();
         let kv_bits = if paper_alias { written.unwrap_or(16) } else { 16 };
         let kv = match kv {
-            Some(kv) => kv_format(kv).ok_or_else(|| {
-                bad("the cache is f32, f16, bf16, i8, q8_0, kivi4, kivi2, or 32, 16, 8, 4, 2 bits")
+            Some(kv) => kv_formats(kv).ok_or_else(|| {
+                bad("the cache is f32, f16, bf16, i8, q8_0, kivi4, kivi2, kvquant4, kvquant3, or 32, 16, 8, 4, 2 bits, or k=i8,v=f16")
             })?,
             None => match kv_bits {
-                32 => KvFormat::F32,
-                8 => KvFormat::I8,
-                4 => KvFormat::Kivi4,
-                _ if weights == Recipe::Uniform(Format::F32) => KvFormat::F32,
-                _ => KvFormat::F16,
+                32 => KvFormat::F32.into(),
+                8 => KvFormat::I8.into(),
+                4 => KvFormat::Kivi4.into(),
+                _ if weights == Recipe::Uniform(Format::F32) => KvFormat::F32.into(),
+                _ => KvFormat::F16.into(),
             },
         };
         let arithmetic_bits = if paper_alias { own.max(16) } else { written.unwrap_or(own) };
@@ -122,15 +123,16 @@ impl Precision {
     }
 }
 
-fn kv_format(text: &str) -> Option<KvFormat> {
-    match text {
+fn kv_formats(text: &str) -> Option<KvFormats> {
+    let bits = match text {
         "32" => Some(KvFormat::F32),
         "16" => Some(KvFormat::F16),
         "8" => Some(KvFormat::I8),
         "4" => Some(KvFormat::Kivi4),
         "2" => Some(KvFormat::Kivi2),
-        name => KvFormat::from_name(name).ok(),
-    }
+        _ => None,
+    };
+    bits.map(KvFormats::from).or_else(|| text.parse().ok())
 }
 
 /// Bits of a format without its scales.
@@ -158,11 +160,15 @@ mod tests {
     #[test]
     fn letters_are_weights_arithmetic_and_cache() {
         let p = si("W4A16KV8");
-        assert_eq!((p.weights, p.arithmetic_bits, p.kv), (Recipe::Uniform(Format::Q4K), 16, KvFormat::I8));
-        assert_eq!(si("w16").kv, KvFormat::F16);
-        assert_eq!(si("w32a32").kv, KvFormat::F32);
+        assert_eq!(
+            (p.weights, p.arithmetic_bits, p.kv),
+            (Recipe::Uniform(Format::Q4K), 16, KvFormat::I8.into())
+        );
+        assert_eq!(si("w16").kv, KvFormat::F16.into());
+        assert_eq!(si("w32a32").kv, KvFormat::F32.into());
         assert_eq!(si("w4a8").arithmetic_bits, 8);
-        assert_eq!(si("q4_k_mkv-q8_0").kv, KvFormat::Q8_0);
+        assert_eq!(si("q4_k_mkv-q8_0").kv, KvFormat::Q8_0.into());
+        assert_eq!(si("w4a16kv-k=i8,v=f16").kv.to_string(), "k=i8,v=f16");
         assert_eq!(si("q4_k_ma16").arithmetic_bits, 16);
         assert_eq!(si("q6_k").arithmetic_bits, 8);
     }
@@ -170,7 +176,7 @@ mod tests {
     #[test]
     fn in_the_paper_a_is_the_cache() {
         let p = Precision::parse("w4a8", Profile::Paper).unwrap();
-        assert_eq!((p.arithmetic_bits, p.kv, p.nominal_kv_bits), (16, KvFormat::I8, 8.0));
+        assert_eq!((p.arithmetic_bits, p.kv, p.nominal_kv_bits), (16, KvFormat::I8.into(), 8.0));
         assert_eq!(Precision::parse("w4a16", Profile::Paper).unwrap().nominal_kv_bits, 16.0);
     }
 

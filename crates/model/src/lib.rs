@@ -10,6 +10,7 @@ pub mod error;
 mod families;
 pub mod generation_config;
 pub mod gguf_keys;
+pub mod kv_text;
 pub mod nearest;
 pub mod operator;
 pub mod presets;

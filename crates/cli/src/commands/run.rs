@@ -218,7 +218,7 @@ impl Run {
         all["threads"] = json!(model.cpu().threads());
         all["isa"] = json!(model.cpu().table().isa().name());
         all["cache"] = json!(options.cache.to_string());
-        all["kv_type"] = json!(options.kv_format.name());
+        all["kv_type"] = json!(options.kv_format.to_string());
         all["notes"] = files.notes().iter().chain(&chosen.notes).map(|note| json!(note)).collect();
         all
     }

@@ -47,6 +47,19 @@ pub enum CacheError {
         /// Tokens that could be.
         possible: usize,
     },
+    /// Tokens were to be taken back out of a sealed page.
+    #[error(
+        "cannot roll back {wanted} tokens: the cache stores older ones as {formats}, in pages that cannot be opened \
+         again, only the last {possible} can be taken back; use --kv-type f16 or i8"
+    )]
+    Sealed {
+        /// Storage formats.
+        formats: String,
+        /// Tokens to take back.
+        wanted: usize,
+        /// Tokens that could be.
+        possible: usize,
+    },
     /// A budget that is a share or bytes came out too small for this prompt.
     #[error(
         "the cache {spec} leaves {tokens} tokens per lane of a prompt of {len}: it needs at least {least}; raise the budget"

@@ -10,6 +10,7 @@ mod error;
 mod lane;
 mod pattern;
 mod pool;
+mod sealing;
 mod selection;
 mod spec;
 
@@ -24,7 +25,9 @@ pub use spec::{
 use bands::Window;
 use lane::Lane;
 use pool::Pool;
-use roofline_kernels::{AttentionShape, Band, KvLayer, LaneView, PageBounds, PageLayout, Rows, Visible};
+use roofline_kernels::{
+    AttentionShape, Band, KvLayer, LaneView, PageBounds, PageLayout, PageRef, Rows, Visible,
+};
 use roofline_model::operator::Cost;
 use std::ops::Range;
 use std::sync::Arc;
@@ -53,7 +56,8 @@ pub struct KvCache {
     lanes: Vec<Lane>,                       // (n_layers, n_kv_heads)
     pool: Pool,
     seen: usize,
-    floor: usize, // tokens below which nothing can be taken back
+    floor: usize,  // tokens below which nothing can be taken back
+    sealed: usize, // pages of each lane, its first ones
     peak: u64,
 }
 
@@ -70,6 +74,7 @@ impl KvCache {
     ) -> Result<KvCache, crate::EngineError> {
         let token_bytes = (geometry.lanes() * layout.slot_bytes()) as u64;
         spec.check(&geometry, token_bytes)?;
+        sealing::check(spec, layout)?;
         let capacity = match spec {
             CacheSpec::Static { capacity } => Some(capacity.tokens(geometry.context_length, token_bytes)),
             _ => None,
@@ -84,6 +89,7 @@ impl KvCache {
             pool: Pool::default(),
             seen: 0,
             floor: 0,
+            sealed: 0,
             peak: 0,
         };
         if let Some(quest) = spec.quest() {
@@ -121,8 +127,11 @@ impl KvCache {
     pub fn bytes(&self) -> CacheBytes {
         let slots: usize = self.lanes.iter().map(|lane| lane.len - lane.dead).sum();
         let metadata: usize = self.lanes.iter().map(Lane::metadata_bytes).sum();
+        let sealed = self.sealed * self.lanes.len();
+        let live = (slots - sealed * self.layout.slots()) * self.layout.slot_bytes()
+            + sealed * self.layout.sealed_page_bytes();
         CacheBytes {
-            live: slots as u64 * self.layout.slot_bytes() as u64,
+            live: live as u64,
             committed: self.committed(),
             peak: self.peak,
             metadata: metadata as u64,
@@ -152,7 +161,9 @@ impl KvCache {
     }
 
     fn committed(&self) -> u64 {
-        self.pool.held() as u64 * self.layout.page_bytes() as u64
+        let sealed = self.pool.sealed();
+        let hot = self.pool.held() - sealed;
+        (hot * self.layout.page_bytes() + sealed * self.layout.sealed_page_bytes()) as u64
     }
 
     /// Whether the policy lets `rows` more tokens in.
@@ -285,7 +296,7 @@ impl KvCache {
     ///
     /// # Errors
     /// [`CacheError::Rollback`] when fewer were seen, [`CacheError::Evicted`] when the policy has evicted what the
-    /// token before them saw.
+    /// token before them saw, [`CacheError::Sealed`] when they reach into a sealed page.
     pub fn rollback(&mut self, count: usize) -> Result<(), CacheError> {
         if count > self.seen {
             return Err(CacheError::Rollback { seen: self.seen, wanted: count });
@@ -294,9 +305,16 @@ impl KvCache {
         if count > possible {
             return Err(CacheError::Evicted { spec: self.spec().clone(), wanted: count, possible });
         }
+        if count > self.unsealed() && count < self.seen {
+            return Err(CacheError::Sealed {
+                formats: self.formats(),
+                wanted: count,
+                possible: self.unsealed(),
+            });
+        }
         self.seen -= count;
         if self.seen == 0 {
-            self.floor = 0;
+            (self.floor, self.sealed) = (0, 0);
         }
         self.trim();
         Ok(())
@@ -349,10 +367,10 @@ impl KvCache {
         self.layout.read_value(page, at, out);
     }
 
-    fn slot(&self, layer: usize, kv_head: usize, slot: usize) -> (&[u8], usize) {
+    fn slot(&self, layer: usize, kv_head: usize, slot: usize) -> (PageRef<'_>, usize) {
         let lane = &self.lanes[layer * self.geometry.n_kv_heads + kv_head];
         let slots = self.layout.slots();
-        (self.pool.page(lane.table[slot / slots]), slot % slots)
+        (self.pool.read(lane.table[slot / slots]), slot % slots)
     }
 
     /// Tokens per lane that a budget comes to where a lane holds `len`.
@@ -390,7 +408,8 @@ impl KvCache {
             _ => {
                 for lane in &self.lanes[layer * n..(layer + 1) * n] {
                     let (len, rows) = (lane.len as u64, rows as u64);
-                    reads.slots += len;
+                    reads.sealed_pages += self.sealed as u64;
+                    reads.slots += len - (self.sealed * self.layout.slots()) as u64;
                     reads.pairs += rows * (len - rows) + rows * (rows + 1) / 2; // a row sees itself and all before
                 }
             }
@@ -407,17 +426,20 @@ impl KvCache {
 /// What one step reads of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Reads {
-    /// Slots read at least once, over all lanes.
+    /// Slots read at least once, over all lanes, those of sealed pages apart.
     pub slots: u64,
+    /// Sealed pages read, over all lanes.
+    pub sealed_pages: u64,
     /// (row, slot) pairs, over all lanes.
     pub pairs: u64,
 }
 
 impl Reads {
     /// What attention over them costs: scores and outputs, 4 operations per channel and pair of query head and slot.
-    pub fn cost(self, slot_bytes: usize, shape: AttentionShape) -> Cost {
+    pub fn cost(self, layout: PageLayout, shape: AttentionShape) -> Cost {
+        let sealed_bytes = self.sealed_pages * layout.sealed_page_bytes() as u64;
         Cost {
-            kv_read_bytes: self.slots * slot_bytes as u64,
+            kv_read_bytes: self.slots * layout.slot_bytes() as u64 + sealed_bytes,
             flops: 4 * (shape.head_dim * shape.group()) as u64 * self.pairs,
             ..Cost::default()
         }
@@ -451,7 +473,7 @@ impl KvLayer for LayerLanes<'_> {
         LaneView { table: &lane.table, len: lane.len }
     }
 
-    fn page(&self, id: u32) -> &[u8] {
-        self.cache.pool.page(id)
+    fn page(&self, id: u32) -> PageRef<'_> {
+        self.cache.pool.read(id)
     }
 }

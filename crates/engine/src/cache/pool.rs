@@ -1,12 +1,13 @@
 //! The pages of one cache, by id.
 
-use roofline_kernels::AlignedBytes;
+use roofline_kernels::{AlignedBytes, PageRef};
 use std::sync::Arc;
 
 /// Pages held, those of them that no lane uses, and ids without a page.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     pages: Vec<Option<Arc<AlignedBytes>>>, // (ids)
+    sealed: Vec<bool>,                     // (ids)
     free: Vec<u32>,
     vacant: Vec<u32>,
 }
@@ -14,7 +15,8 @@ pub(super) struct Pool {
 /// A fork shares the pages in use. Free pages are not shared: each side would have to copy them on its first write.
 impl Clone for Pool {
     fn clone(&self) -> Self {
-        let mut clone = Pool { pages: self.pages.clone(), free: Vec::new(), vacant: self.vacant.clone() };
+        let (pages, sealed) = (self.pages.clone(), self.sealed.clone());
+        let mut clone = Pool { pages, sealed, free: Vec::new(), vacant: self.vacant.clone() };
         for &id in &self.free {
             clone.pages[id as usize] = None;
             clone.vacant.push(id);
@@ -27,6 +29,11 @@ impl Pool {
     /// Pages held.
     pub fn held(&self) -> usize {
         self.pages.len() - self.vacant.len()
+    }
+
+    /// Pages among them that are sealed.
+    pub fn sealed(&self) -> usize {
+        self.sealed.iter().filter(|sealed| **sealed).count()
     }
 
     /// Pages held that no lane uses.
@@ -49,6 +56,7 @@ impl Pool {
         for page in fresh {
             let id = self.vacant.pop().unwrap_or_else(|| {
                 self.pages.push(None);
+                self.sealed.push(false);
                 (self.pages.len() - 1) as u32
             });
             self.pages[id as usize] = Some(page);
@@ -65,9 +73,10 @@ impl Pool {
         self.free.pop()
     }
 
-    /// A lane is done with the page: keep it for later, or let its memory go.
+    /// A lane is done with the page: keep it for later, or let its memory go, as that of a sealed page always does.
     pub fn give_back(&mut self, id: u32, keep: bool) {
-        if keep {
+        let was_sealed = std::mem::take(&mut self.sealed[id as usize]);
+        if keep && !was_sealed {
             self.free.push(id);
         } else {
             self.pages[id as usize] = None;
@@ -90,6 +99,18 @@ impl Pool {
     /// The bytes of a page a lane uses.
     pub fn page(&self, id: u32) -> &[u8] {
         self.pages[id as usize].as_ref().map_or(&[], |page| page.as_slice())
+    }
+
+    /// A page a lane uses, as it is read.
+    pub fn read(&self, id: u32) -> PageRef<'_> {
+        let bytes = self.page(id);
+        if self.sealed[id as usize] { PageRef::Sealed(bytes) } else { PageRef::Hot(bytes) }
+    }
+
+    /// Puts the coded form of a page in its place. Forks that share the page keep what they have.
+    pub fn seal(&mut self, id: u32, sealed: AlignedBytes) {
+        self.pages[id as usize] = Some(Arc::new(sealed));
+        self.sealed[id as usize] = true;
     }
 
     /// Lets `f` read one page and write another, which is this cache's own.

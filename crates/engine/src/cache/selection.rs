@@ -7,7 +7,7 @@ use super::{Budget, KvCache, LayerLanes, Quest, Reads, Select};
 use crate::cpu::Cpu;
 use crate::error::EngineError;
 use crate::eviction::top;
-use roofline_kernels::{AttentionShape, KvLayer, LaneView, PageScore};
+use roofline_kernels::{AttentionShape, KvLayer, LaneView, PageRef, PageScore};
 
 /// The pages chosen for one layer, kept between layers so that a token allocates nothing.
 #[derive(Default)]
@@ -112,7 +112,7 @@ impl KvCache {
         let pairs = if quest.select == Select::Lane { slots } else { slots.div_ceil(group as u64) };
         let key_bytes = self.layout.head_dim()
             * if self.layout.key_format() == roofline_kernels::KvFormat::F32 { 4 } else { 2 };
-        (Reads { slots, pairs }, (selection.bound_pages * 2 * key_bytes) as u64)
+        (Reads { slots, pairs, sealed_pages: 0 }, (selection.bound_pages * 2 * key_bytes) as u64)
     }
 }
 
@@ -127,7 +127,7 @@ impl KvLayer for Selected<'_> {
         LaneView { table: &self.selection.tables[reader], len: self.selection.lens[reader] }
     }
 
-    fn page(&self, id: u32) -> &[u8] {
+    fn page(&self, id: u32) -> PageRef<'_> {
         self.layer.page(id)
     }
 }

@@ -344,7 +344,7 @@ fn attention_mass(
     kernels::attention_mass(&cpu.table, &cpu.team, &shape, layout, &job, q, scratch, mass, stride)?;
     let reads = cache.reads(layer, rows, Visible::Causal);
     Ok(Cost {
-        kv_read_bytes: reads.slots * (layout.key_format().width() * shape.head_dim) as u64,
+        kv_read_bytes: reads.slots * layout.key_format().row_bytes(shape.head_dim) as u64,
         flops: 2 * (shape.head_dim * shape.group()) as u64 * reads.pairs,
         ..Cost::default()
     })

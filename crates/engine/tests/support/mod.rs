@@ -64,8 +64,11 @@ pub fn load(path: &Path, threads: usize) -> Arc<Model> {
 
 /// A session that keeps keys and values in f32, as the reference does.
 pub fn session(model: &Arc<Model>) -> Session {
-    Session::new(model.clone(), SessionOptions { kv_format: KvFormat::F32, ..SessionOptions::default() })
-        .unwrap()
+    Session::new(
+        model.clone(),
+        SessionOptions { kv_format: KvFormat::F32.into(), ..SessionOptions::default() },
+    )
+    .unwrap()
 }
 
 /// Logits after each of `ids`: (ids, vocab).

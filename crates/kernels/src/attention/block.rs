@@ -2,6 +2,7 @@
 
 use super::AttentionShape;
 use super::band::{Band, Part, Run, Runs};
+use super::sealed::pairs_len;
 use super::softmax::{Merge, Seen, State};
 use super::strip::{Strip, accumulate_strip, load_keys, score_panel, soften_strip};
 use super::tile::{MAX_PANEL, PANEL, STRIP};
@@ -25,6 +26,7 @@ pub(super) struct Workspace {
     pub(super) scores: Vec<f32>,        // (queries, STRIP)
     pub(super) k_wide: Vec<f32>,        // (head_dim, STRIP)
     pub(super) v_wide: Vec<f32>,        // (STRIP, channels)
+    pub(super) factors: Vec<f32>,       // scales of a strip's keys or values
     bands: Vec<Band>,                   // (queries): slots that each sees
     pub(super) seen: Vec<Seen>,         // (queries), of the strip at hand
     seen_sinks: Vec<Seen>,              // (queries), the same of the sinks where both are looked at
@@ -38,6 +40,11 @@ pub(super) struct Workspace {
 /// Channels of an output row in the workspace: whole vectors of any level.
 pub(super) fn padded(head_dim: usize) -> usize {
     head_dim.next_multiple_of(16)
+}
+
+/// Room for the scales of a strip: at most a pair for every 32 numbers, row by row in whole vectors.
+fn factors_len(head_dim: usize) -> usize {
+    pairs_len(head_dim, STRIP).max(pairs_len(STRIP, head_dim))
 }
 
 /// Most queries of a block for a group of up to so many query heads.
@@ -61,6 +68,7 @@ impl Workspace {
             scores: vec![0.0; queries * STRIP],
             k_wide: vec![0.0; d * STRIP],
             v_wide: vec![0.0; STRIP * channels],
+            factors: vec![0.0; factors_len(d)],
             bands: vec![Band::default(); queries],
             seen: vec![Seen { from: 0, to: 0 }; queries],
             seen_sinks: vec![Seen { from: 0, to: 0 }; queries],
@@ -76,7 +84,7 @@ impl Workspace {
     pub fn bytes(shape: &AttentionShape) -> usize {
         let (queries, d) = (block_queries(shape.group()), shape.head_dim);
         let channels = padded(d);
-        let floats = queries * (2 * d + STRIP + 2 * channels) + (d + channels) * STRIP;
+        let floats = queries * (2 * d + STRIP + 2 * channels) + (d + channels) * STRIP + factors_len(d);
         let states = queries * (2 * size_of::<State>() + size_of::<Band>() + 2 * size_of::<Seen>());
         4 * floats + states + panels(queries) * size_of::<[f32; 16]>()
     }

@@ -10,6 +10,7 @@ mod call;
 mod mass;
 mod plan;
 mod scratch;
+mod sealed;
 mod softmax;
 mod strip;
 mod tile;

@@ -1,10 +1,11 @@
 //! A strip of up to 64 slots, which may lie in several pages: its scores, its softmax, its outputs.
 
 use super::block::{Block, Workspace, padded};
+use super::sealed::WidenSealed;
 use super::softmax::{Seen, Soften};
-use super::tile::{MAX_PANEL, Operand, Outputs, STRIP, Scores, Widen};
-use crate::kv_page::KvFormat;
-use crate::vectors::Simd;
+use super::tile::{Along, MAX_PANEL, Operand, Outputs, STRIP, Scores, Widen};
+use crate::kv_page::{KvFormat, PageLayout, PageRef, SealedHalf};
+use crate::vectors::{Simd, Zip, zip};
 
 /// Most pages of a strip: those of 16 slots.
 const PIECES: usize = STRIP / 16;
@@ -22,10 +23,17 @@ pub(super) struct Strip<'a> {
 /// The slots of a strip that lie in one page, from slot `at` of it on.
 #[derive(Clone, Copy)]
 struct Piece<'a> {
-    page: &'a [u8],
+    keys: &'a [u8],   // of the page
+    values: &'a [u8], // of the page
+    sealed: bool,
     at: usize,
-    /// Bytes from these keys to those that will be read next, 0 when there are none.
-    next: isize,
+    /// The keys that will be read next, null when there are none.
+    next: *const u8,
+}
+
+impl Piece<'_> {
+    const NONE: Piece<'static> =
+        Piece { keys: &[], values: &[], sealed: false, at: 0, next: std::ptr::null() };
 }
 
 impl<'a> Strip<'a> {
@@ -33,7 +41,7 @@ impl<'a> Strip<'a> {
     #[inline(always)]
     pub fn new(block: &Block<'a>, first: usize, width: usize, end: usize) -> Strip<'a> {
         let piece_slots = block.layout.slots().min(STRIP);
-        let mut pieces = [Piece { page: &[], at: 0, next: 0 }; PIECES];
+        let mut pieces = [Piece::NONE; PIECES];
         for (i, piece) in pieces.iter_mut().take(width.div_ceil(piece_slots)).enumerate() {
             *piece = Piece::new(block, first + i * piece_slots, end);
         }
@@ -52,6 +60,11 @@ impl<'a> Strip<'a> {
         self.width
     }
 
+    /// Whether a page is sealed.
+    fn is_sealed(&self) -> bool {
+        self.pieces.iter().any(|piece| piece.sealed)
+    }
+
     /// Whether it lies in one page.
     fn is_whole(&self) -> bool {
         self.width <= self.piece_slots
@@ -64,47 +77,91 @@ impl<'a> Piece<'a> {
     fn new(block: &Block<'a>, first: usize, end: usize) -> Piece<'a> {
         let (layout, table) = (block.layout, block.lane.table);
         let page = block.kv.page(table[first / layout.slots()]);
-        assert_eq!(page.len(), layout.page_bytes(), "a page of another layout");
+        let (keys, values) = layout.split(page);
         let at = first % layout.slots();
-        let width = layout.key_format().width();
         let next = if first + STRIP >= end {
-            0
+            std::ptr::null()
         } else if at + STRIP < layout.slots() {
-            (STRIP * width) as isize
+            keys.as_ptr().wrapping_add((at + STRIP) * layout.key_format().width())
         } else {
-            let next = block.kv.page(table[(first + STRIP) / layout.slots()]);
-            (next.as_ptr() as isize).wrapping_sub(page[at * width..].as_ptr() as isize)
+            block.kv.page(table[(first + STRIP) / layout.slots()]).bytes().as_ptr()
         };
-        Piece { page, at, next }
+        Piece { keys, values, sealed: matches!(page, PageRef::Sealed(_)), at, next }
     }
 
-    /// The keys; while they are scored, the values of the piece are fetched.
+    /// The keys as they were written; while they are scored, the values of the piece are fetched. `factors`: those of
+    /// their blocks, `(scales, STRIP)`.
     #[inline(always)]
-    fn keys(&self, block: &Block<'_>) -> Operand {
-        let layout = block.layout;
-        let (format, at) = (layout.key_format(), self.at * layout.key_format().width());
-        let values = layout.value_offset() + self.at * layout.head_dim() * layout.value_format().width();
-        let data = self.page[at..].as_ptr();
-        Operand { data, format, stride: layout.slots(), ahead: values as isize - at as isize }
+    fn keys(&self, layout: PageLayout, factors: *const f32) -> Operand {
+        let format = layout.key_format().hot();
+        let data = self.keys[self.at * format.width()..].as_ptr();
+        let values = self.at * layout.head_dim() * layout.value_format().width();
+        let ahead = distance(data, self.values.as_ptr().wrapping_add(values));
+        Operand { data, format, stride: layout.slots(), factors, ahead }
     }
 
-    /// The values; while they are summed, the next keys are fetched.
+    /// The values as they were written; while they are summed, the next keys are fetched. `factors`: those of their blocks,
+    /// `(slots, scales)`.
     #[inline(always)]
-    fn values(&self, block: &Block<'_>) -> Operand {
-        let layout = block.layout;
-        let (d, format) = (layout.head_dim(), layout.value_format());
-        let offset = layout.value_offset() + self.at * d * format.width();
-        let ahead = self.next - (offset - self.at * layout.key_format().width()) as isize;
-        Operand { data: self.page[offset..].as_ptr(), format, stride: d, ahead }
+    fn values(&self, layout: PageLayout, factors: *const f32) -> Operand {
+        let (d, format) = (layout.head_dim(), layout.value_format().hot());
+        let data = self.values[self.at * d * format.width()..].as_ptr();
+        let ahead = if self.next.is_null() { 0 } else { distance(data, self.next) };
+        Operand { data, format, stride: d, factors, ahead }
+    }
+
+    /// Loads the scales of so many keys as f32, `(scales, STRIP)`.
+    #[inline(always)]
+    fn load_key_scales<S: Simd>(&self, simd: S, layout: PageLayout, slots: usize, factors: &mut [f32]) {
+        let (offset, rows) = (layout.key_scale_offset(), layout.key_format().scales(layout.head_dim()));
+        if rows > 0 {
+            let from = &self.keys[offset + 2 * self.at..];
+            load_scales(simd, from, [rows, slots], layout.slots(), factors, STRIP);
+        }
+    }
+
+    /// Loads the scales of so many values as f32, `(slots, scales)`.
+    #[inline(always)]
+    fn load_value_scales<S: Simd>(&self, simd: S, layout: PageLayout, slots: usize, factors: &mut [f32]) {
+        let scales = layout.value_format().scales(layout.head_dim());
+        let offset = layout.value_scale_offset() - layout.value_offset();
+        if scales > 0 {
+            let from = &self.values[offset + 2 * self.at * scales..];
+            load_scales(simd, from, [1, slots * scales], 0, factors, slots * scales);
+        }
     }
 }
 
+/// Bytes from one place to another, to fetch ahead.
+#[inline(always)]
+fn distance(from: *const u8, to: *const u8) -> isize {
+    (to as isize).wrapping_sub(from as isize)
+}
+
+/// Widens `[rows, columns]` f16 scales, `stride` from row to row, to rows of `padded` f32.
+#[inline(always)]
+fn load_scales<S: Simd>(
+    simd: S,
+    from: &[u8],
+    [rows, columns]: [usize; 2],
+    stride: usize,
+    to: &mut [f32],
+    padded: usize,
+) {
+    assert!(columns.is_multiple_of(16) && from.len() >= 2 * ((rows - 1) * stride + columns));
+    assert!(to.len() >= (rows - 1) * padded + columns);
+    let from =
+        Operand { data: from.as_ptr(), format: KvFormat::F16, stride, factors: std::ptr::null(), ahead: 0 };
+    // SAFETY: `rows` rows of `columns` halves lie at `from`, and as many numbers in `to`; whole vectors leave no padding.
+    unsafe { Widen { along: Along::Slots, from, rows, columns, to: to.as_mut_ptr(), padded }.run(simd) };
+}
+
 /// The keys of a strip as its panels read them.
-pub(super) enum Keys {
-    /// Where they lie.
-    Stored,
-    /// Widened once for all panels, (head_dim, STRIP).
-    Wide(Operand),
+pub(super) struct Keys {
+    /// Widened to f32 once for all panels, (head_dim, STRIP), unless they are read where they lie.
+    wide: Option<Operand>,
+    /// Their scales, (scales, STRIP).
+    factors: *const f32,
 }
 
 /// Prepares the keys of a strip for the panels of a block.
@@ -115,19 +172,32 @@ pub(super) fn load_keys<S: Simd>(
     work: &mut Workspace,
     strip: &Strip<'_>,
 ) -> Keys {
-    let format = block.layout.key_format();
-    if block.queries <= block.panel() || (format == KvFormat::F32 && strip.is_whole()) {
-        return Keys::Stored;
+    let layout = block.layout;
+    for (piece, first, slots) in strip.pieces() {
+        piece.load_key_scales(simd, layout, slots, &mut work.factors[first..]);
+    }
+    let factors = work.factors.as_ptr();
+    let coded = layout.sealed_keys().filter(|_| strip.is_sealed());
+    let is_f32 = layout.key_format() == KvFormat::F32;
+    if coded.is_none() && (block.queries <= block.panel() || (is_f32 && strip.is_whole())) {
+        return Keys { wide: None, factors };
     }
     for (piece, first, columns) in strip.pieces() {
-        let (from, rows) = (piece.keys(block), block.layout.head_dim());
-        let to = work.k_wide[first..].as_mut_ptr();
+        let rows = layout.head_dim();
+        let to = &mut work.k_wide[first..];
+        if let Some(half) = coded.filter(|_| piece.sealed) {
+            let columns = piece.at..piece.at + columns.next_multiple_of(SealedHalf::BLOCK);
+            let (bytes, pairs) = (piece.keys, &mut work.factors[..]);
+            simd.enter(WidenSealed { half, bytes, rows: 0..rows, columns, to, padded: STRIP, pairs });
+            continue;
+        }
+        let (from, to) = (piece.keys(layout, factors.wrapping_add(first)), to.as_mut_ptr());
         // SAFETY: the page holds d rows of `slots` keys, `columns` of them from this piece on, and `k_wide` has d
-        // rows of STRIP, of which the piece takes the columns from `first` on.
-        unsafe { Widen { from, rows, columns, to, padded: STRIP }.run(simd) };
+        // rows of STRIP, of which the piece takes the columns from `first` on; the scales were loaded.
+        unsafe { Widen { along: Along::Channels, from, rows, columns, to, padded: STRIP }.run(simd) };
     }
     let data = work.k_wide.as_ptr().cast();
-    Keys::Wide(Operand { data, format: KvFormat::F32, stride: STRIP, ahead: 0 })
+    Keys { wide: Some(Operand { data, format: KvFormat::F32, stride: STRIP, factors, ahead: 0 }), factors }
 }
 
 /// Scores of one panel over a strip.
@@ -145,9 +215,13 @@ pub(super) unsafe fn score_panel<S: Simd>(
     scores: &mut [f32], // (queries, STRIP)
 ) {
     assert_eq!(scores.len(), queries * STRIP);
-    let (head_dim, width, out) = (block.layout.head_dim(), strip.width, scores.as_mut_ptr());
-    if let Keys::Wide(keys) = keys {
-        let tile = Scores { queries, head_dim, width, q, keys: *keys, out };
+    let (layout, width, out) = (block.layout, strip.width, scores.as_mut_ptr());
+    let head_dim = layout.head_dim();
+    // The numbers of i8 are whole; a score takes up its slot's scale.
+    let slot_factors =
+        |first: usize| (layout.key_format() == KvFormat::I8).then(|| keys.factors.wrapping_add(first));
+    if let Some(keys) = keys.wide {
+        let tile = Scores { queries, head_dim, width, q, keys, slot_factors: slot_factors(0), out };
         // SAFETY: the wide keys are d rows of STRIP slots, `scores` a row of STRIP per query; `q` is the caller's.
         unsafe { tile.run(simd) };
         return;
@@ -156,7 +230,10 @@ pub(super) unsafe fn score_panel<S: Simd>(
         // SAFETY: the page holds d rows of keys, `width` of them from this piece on; their scores are the columns
         // from `first` on. `q` is the caller's.
         unsafe {
-            let tile = Scores { queries, head_dim, width, q, keys: piece.keys(block), out: out.add(first) };
+            let slot_factors = slot_factors(first);
+            let keys = piece.keys(layout, keys.factors.wrapping_add(first));
+            let out = out.add(first);
+            let tile = Scores { queries, head_dim, width, q, keys, slot_factors, out };
             tile.run(simd);
         }
     }
@@ -181,26 +258,65 @@ pub(super) fn soften_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut Works
 /// Outputs of every panel over a strip.
 #[inline(always)]
 pub(super) fn accumulate_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace, strip: &Strip<'_>) {
-    let (d, format) = (block.layout.head_dim(), block.layout.value_format());
-    let channels = padded(d);
+    let layout = block.layout;
+    let (d, format) = (layout.head_dim(), layout.value_format());
+    let (channels, scales) = (padded(d), format.scales(d));
+    for (piece, first, slots) in strip.pieces() {
+        piece.load_value_scales(simd, layout, slots, &mut work.factors[first * scales..]);
+    }
+    if format == KvFormat::I8 {
+        scale_weights(simd, work, block.queries, strip.width);
+    }
+    let factors = work.factors.as_ptr();
     let many = block.queries > block.panel();
-    if channels == d && !(many && (format != KvFormat::F32 || !strip.is_whole())) {
+    let coded = layout.sealed_values().filter(|_| strip.is_sealed());
+    if coded.is_none() && channels == d && !(many && (format != KvFormat::F32 || !strip.is_whole())) {
         for (piece, first, slots) in strip.pieces() {
-            accumulate_slots(simd, block, work, piece.values(block), first, slots);
+            let values = piece.values(layout, factors.wrapping_add(first * scales));
+            accumulate_slots(simd, block, work, values, first, slots);
         }
         return;
     }
     let most = work.seen[..block.queries].iter().map(|seen| seen.to).max().unwrap_or(0);
     for (piece, first, slots) in strip.pieces() {
-        let (from, rows) = (piece.values(block), slots.min(most.saturating_sub(first)));
-        let to = work.v_wide[first * channels..].as_mut_ptr();
+        let rows = slots.min(most.saturating_sub(first));
+        let to = &mut work.v_wide[first * channels..];
+        if let Some(half) = coded.filter(|_| piece.sealed) {
+            let (rows, columns) = (piece.at..piece.at + rows, 0..d);
+            let (bytes, pairs) = (piece.values, &mut work.factors[..]);
+            simd.enter(WidenSealed { half, bytes, rows, columns, to, padded: channels, pairs });
+            continue;
+        }
+        let (from, to) = (piece.values(layout, factors.wrapping_add(first * scales)), to.as_mut_ptr());
         // SAFETY: the page holds `slots` rows of d values from this piece on, `rows` is no more, and `v_wide` has
-        // STRIP rows of `channels`, of which the piece takes those from `first` on.
-        unsafe { Widen { from, rows, columns: d, to, padded: channels }.run(simd) };
+        // STRIP rows of `channels`, of which the piece takes those from `first` on; the scales were loaded.
+        unsafe { Widen { along: Along::Slots, from, rows, columns: d, to, padded: channels }.run(simd) };
     }
     let data = work.v_wide.as_ptr().cast();
-    let wide = Operand { data, format: KvFormat::F32, stride: channels, ahead: 0 };
+    let wide = Operand { data, format: KvFormat::F32, stride: channels, factors, ahead: 0 };
     accumulate_slots(simd, block, work, wide, 0, strip.width);
+}
+
+/// Multiplies the weights of every query with the scales of the slots' values.
+#[inline(always)]
+fn scale_weights<S: Simd>(simd: S, work: &mut Workspace, queries: usize, width: usize) {
+    let Workspace { scores, seen, factors, .. } = work;
+    for (scores, seen) in scores.chunks_exact_mut(STRIP).zip(&seen[..queries]) {
+        if !seen.is_empty() {
+            zip(simd, Times, &mut scores[..width], &factors[..width]);
+        }
+    }
+}
+
+/// a · b.
+#[derive(Clone, Copy)]
+struct Times;
+
+impl Zip for Times {
+    #[inline(always)]
+    fn apply<S: Simd>(self, simd: S, a: S::F, b: S::F) -> S::F {
+        simd.mul(a, b)
+    }
 }
 
 /// Outputs of every panel over the slots `first..first + slots` of a strip, which are the rows of `values`.

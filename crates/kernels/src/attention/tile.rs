@@ -7,7 +7,7 @@
 
 use std::marker::PhantomData;
 
-use crate::kv_page::KvFormat;
+use crate::kv_page::{BLOCK, KvFormat};
 use crate::vectors::{Kernel, Simd};
 
 /// Slots that are scored, softened and accumulated at a time. 64 scores are the four vectors of an AVX-512 tile.
@@ -21,6 +21,9 @@ pub(super) const MAX_PANEL: usize = 8;
 pub(super) trait Source {
     /// Bytes per number.
     const WIDTH: usize;
+    /// Whether each [`BLOCK`] of channels has a factor of its own, to multiply what is loaded with: exactly, since a
+    /// code of 8 bits times a factor of 11 fits f32. So read directly and widened, a number has the same bits.
+    const BLOCKS: bool = false;
     /// A vector of numbers.
     ///
     /// # Safety
@@ -34,6 +37,10 @@ pub(super) struct F32;
 pub(super) struct F16;
 /// Numbers that are bfloat16.
 pub(super) struct Bf16;
+/// 8-bit integers whose factor, one per slot, is applied to scores and to probabilities.
+pub(super) struct I8;
+/// 8-bit integers in blocks.
+pub(super) struct Q8_0;
 
 impl Source for F32 {
     const WIDTH: usize = 4;
@@ -62,12 +69,33 @@ impl Source for Bf16 {
     }
 }
 
+impl Source for I8 {
+    const WIDTH: usize = 1;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, p: *const u8) -> S::F {
+        // SAFETY: the caller owes LANES numbers of 1 byte.
+        unsafe { simd.load_i8(p.cast()) }
+    }
+}
+
+impl Source for Q8_0 {
+    const WIDTH: usize = 1;
+    const BLOCKS: bool = true;
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, p: *const u8) -> S::F {
+        // SAFETY: the caller owes LANES numbers of 1 byte.
+        unsafe { simd.load_i8(p.cast()) }
+    }
+}
+
 /// Rows of keys or values as they lie in memory, `stride` numbers from one row to the next.
 #[derive(Clone, Copy)]
 pub(super) struct Operand {
     pub data: *const u8,
     pub format: KvFormat,
     pub stride: usize,
+    /// Factors of the blocks of [`Q8_0`], read for no other format: `(blocks, STRIP)` of keys, `(slots, blocks)` of values.
+    pub factors: *const f32,
     /// Bytes from what is read to what will be read next: fetched ahead meanwhile. 0 fetches nothing new.
     pub ahead: isize,
 }
@@ -82,6 +110,8 @@ pub(super) struct Scores {
     pub width: usize,
     pub q: *const f32, // (head_dim, queries)
     pub keys: Operand, // (head_dim, width)
+    /// What each slot's scores are multiplied with.
+    pub slot_factors: Option<*const f32>, // (width)
     pub out: *mut f32, // (queries, STRIP)
 }
 
@@ -136,6 +166,9 @@ impl Scores {
             KvFormat::F32 => by_queries!(simd: S, ScoreTile, F32, self),
             KvFormat::F16 => by_queries!(simd: S, ScoreTile, F16, self),
             KvFormat::Bf16 => by_queries!(simd: S, ScoreTile, Bf16, self),
+            KvFormat::I8 => by_queries!(simd: S, ScoreTile, I8, self),
+            KvFormat::Q8_0 => by_queries!(simd: S, ScoreTile, Q8_0, self),
+            _ => unreachable!("a sealed page is widened first"),
         }
     }
 }
@@ -150,6 +183,9 @@ impl Outputs {
             KvFormat::F32 => by_queries!(simd: S, OutputTile, F32, self),
             KvFormat::F16 => by_queries!(simd: S, OutputTile, F16, self),
             KvFormat::Bf16 => by_queries!(simd: S, OutputTile, Bf16, self),
+            KvFormat::I8 => by_queries!(simd: S, OutputTile, I8, self),
+            KvFormat::Q8_0 => by_queries!(simd: S, OutputTile, Q8_0, self),
+            _ => unreachable!("a sealed page is widened first"),
         }
     }
 }
@@ -193,19 +229,43 @@ impl<E: Source, const M: usize, const NV: usize> ScoreTile<E, M, NV> {
     /// They lie within the width, and the pointers hold what their comments say.
     #[inline(always)]
     unsafe fn columns<S: Simd, const N: usize>(&self, simd: S, first: usize) {
-        let Scores { head_dim, q, keys, out, .. } = self.job;
+        let Scores { head_dim, q, keys, slot_factors, out, .. } = self.job;
         let mut acc = [[simd.splat(0.0); N]; M];
-        for c in 0..head_dim {
-            // SAFETY: row `c` of the keys has N vectors from `first` on, and `q` a row of M queries per channel.
-            unsafe {
-                let row = keys.data.add((c * keys.stride + first) * E::WIDTH);
-                fetch_row::<S, E, N>(simd, row, keys.ahead);
-                let k: [S::F; N] = load_row::<S, E, N>(simd, row);
-                for m in 0..M {
-                    let q = simd.splat(*q.add(c * M + m));
+        for block in (0..head_dim).step_by(if E::BLOCKS { BLOCK } else { head_dim }) {
+            let channels = if E::BLOCKS { BLOCK } else { head_dim };
+            let mut factors = [simd.splat(1.0); N];
+            if E::BLOCKS {
+                // SAFETY: each block has a row of STRIP factors, N vectors of them from `first` on.
+                factors = unsafe {
+                    load_row::<S, F32, N>(simd, keys.factors.add(block / BLOCK * STRIP + first).cast())
+                };
+            }
+            for c in block..block + channels {
+                // SAFETY: row `c` of the keys has N vectors from `first` on, and `q` a row of M queries per channel.
+                unsafe {
+                    let row = keys.data.add((c * keys.stride + first) * E::WIDTH);
+                    fetch_row::<S, E, N>(simd, row, keys.ahead);
+                    let mut k: [S::F; N] = load_row::<S, E, N>(simd, row);
                     for j in 0..N {
-                        acc[m][j] = simd.fma(q, k[j], acc[m][j]);
+                        if E::BLOCKS {
+                            k[j] = simd.mul(k[j], factors[j]);
+                        }
                     }
+                    for m in 0..M {
+                        let q = simd.splat(*q.add(c * M + m));
+                        for j in 0..N {
+                            acc[m][j] = simd.fma(q, k[j], acc[m][j]);
+                        }
+                    }
+                }
+            }
+        }
+        if let Some(factors) = slot_factors {
+            for j in 0..N {
+                // SAFETY: a factor per slot of the width.
+                let factor = unsafe { simd.load(factors.add(first + j * S::LANES)) };
+                for m in 0..M {
+                    acc[m][j] = simd.mul(acc[m][j], factor);
                 }
             }
         }
@@ -273,7 +333,14 @@ impl<E: Source, const M: usize, const NV: usize> OutputTile<E, M, NV> {
             unsafe {
                 let row = values.data.add((s * values.stride + first) * E::WIDTH);
                 fetch_row::<S, E, N>(simd, row, values.ahead);
-                let v: [S::F; N] = load_row::<S, E, N>(simd, row);
+                let mut v: [S::F; N] = load_row::<S, E, N>(simd, row);
+                for j in 0..N {
+                    if E::BLOCKS {
+                        let block = (first + j * S::LANES) / BLOCK;
+                        v[j] =
+                            simd.mul(v[j], simd.splat(*values.factors.add(s * (channels / BLOCK) + block)));
+                    }
+                }
                 for m in 0..M {
                     let p = simd.splat(*p.add(m * STRIP + s));
                     for j in 0..N {
@@ -313,8 +380,17 @@ unsafe fn load_row<S: Simd, E: Source, const N: usize>(simd: S, p: *const u8) ->
     row
 }
 
-/// Widens rows of stored numbers to f32 rows that are padded with zeros to whole vectors.
+/// What the rows are: channels (of keys) or slots (of values).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Along {
+    Channels,
+    Slots,
+}
+
+/// Widens rows of stored numbers to f32 rows that are padded with zeros to whole vectors. The numbers of [`I8`] keep
+/// their slot's factor for later.
 pub(super) struct Widen {
+    pub along: Along,
     pub from: Operand, // (rows, columns)
     pub rows: usize,
     pub columns: usize,
@@ -332,6 +408,9 @@ impl Widen {
             KvFormat::F32 => simd.enter(WidenRows::<F32> { job: self, source: PhantomData }),
             KvFormat::F16 => simd.enter(WidenRows::<F16> { job: self, source: PhantomData }),
             KvFormat::Bf16 => simd.enter(WidenRows::<Bf16> { job: self, source: PhantomData }),
+            KvFormat::I8 => simd.enter(WidenRows::<I8> { job: self, source: PhantomData }),
+            KvFormat::Q8_0 => simd.enter(WidenRows::<Q8_0> { job: self, source: PhantomData }),
+            _ => unreachable!("a sealed page is widened by its codec"),
         }
     }
 }
@@ -347,16 +426,27 @@ impl<E: Source> Kernel for WidenRows<E> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Widen { from, rows, columns, to, padded } = self.job;
+        let Widen { along, from, rows, columns, to, padded } = self.job;
         let whole = columns - columns % S::LANES;
         for row in 0..rows {
-            // SAFETY: the maker of `self` vouched for `rows` rows of `columns` numbers, each `padded` in `to`; the
-            // last, partial vector is taken from a copy that is as long as any vector.
+            // SAFETY: the maker of `self` vouched for `rows` rows of `columns` numbers, each `padded` in `to`, and for
+            // a factor per block; the last, partial vector is taken from a copy that is as long as any vector, and
+            // blocks leave none.
             unsafe {
                 let source = from.data.add(row * from.stride * E::WIDTH);
                 let to = to.add(row * padded);
                 for c in (0..whole).step_by(S::LANES) {
-                    simd.store(to.add(c), E::load(simd, source.add(c * E::WIDTH)));
+                    let mut x = E::load(simd, source.add(c * E::WIDTH));
+                    if E::BLOCKS {
+                        let factor = match along {
+                            Along::Channels => simd.load(from.factors.add(row / BLOCK * STRIP + c)),
+                            Along::Slots => {
+                                simd.splat(*from.factors.add(row * (columns / BLOCK) + c / BLOCK))
+                            }
+                        };
+                        x = simd.mul(x, factor);
+                    }
+                    simd.store(to.add(c), x);
                 }
                 if whole < columns {
                     let mut rest = [0u8; 64];

@@ -73,6 +73,22 @@ fn scale2(a: __m256, n: __m256) -> __m256 {
     scaled
 }
 
+/// `table[p[i]]`: each half of the table by the low three bits, then the half by the fourth.
+///
+/// # Safety
+/// Eight elements may be read at `p`.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn lookup(table: &[f32; 16], p: *const u8) -> __m256 {
+    // SAFETY: the caller owes eight elements, the table has twice eight.
+    let (at, low, high) = unsafe {
+        let at = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()));
+        (at, _mm256_loadu_ps(table.as_ptr()), _mm256_loadu_ps(table.as_ptr().add(8)))
+    };
+    let (low, high) = (_mm256_permutevar8x32_ps(low, at), _mm256_permutevar8x32_ps(high, at));
+    _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(at)))
+}
+
 impl Simd for Avx2 {
     const LANES: usize = 8;
     const MANY_REGISTERS: bool = false;
@@ -113,5 +129,8 @@ impl Simd for Avx2 {
         fn load_f16(self, p: *const u16) -> __m256 = _mm256_cvtph_ps(_mm_loadu_si128(p.cast()));
         fn load_bf16(self, p: *const u16) -> __m256 =
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()))));
+        fn load_i8(self, p: *const i8) -> __m256 =
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())));
+        fn lookup(self, table: &[f32; 16], p: *const u8) -> __m256 = lookup(table, p);
     }
 }

@@ -115,6 +115,16 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `LANES` elements may be read at `p`.
     unsafe fn load_bf16(self, p: *const u16) -> Self::F;
+    /// Widens `LANES` 8-bit integers.
+    ///
+    /// # Safety
+    /// `LANES` elements may be read at `p`.
+    unsafe fn load_i8(self, p: *const i8) -> Self::F;
+    /// `table[p[i]]` in every lane.
+    ///
+    /// # Safety
+    /// `LANES` elements may be read at `p`, and each is below 16.
+    unsafe fn lookup(self, table: &[f32; 16], p: *const u8) -> Self::F;
     /// Asks for the cache line at `p`, which need not be readable, into the second-level cache.
     fn prefetch(self, p: *const u8);
     /// Runs `kernel` compiled for this level in a function of its own: what should not be inlined into its caller.

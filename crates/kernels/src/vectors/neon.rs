@@ -83,6 +83,20 @@ unsafe fn store_first(p: *mut f32, n: usize, a: float32x4_t) {
     }
 }
 
+/// `table[p[i]]`.
+///
+/// # Safety
+/// Four elements may be read at `p`.
+#[target_feature(enable = "neon")]
+#[inline]
+unsafe fn lookup(table: &[f32; 16], p: *const u8) -> float32x4_t {
+    // SAFETY: the caller owes four elements.
+    let at = unsafe { p.cast::<[u8; 4]>().read() };
+    let found = at.map(|at| table[usize::from(at & 15)]);
+    // SAFETY: four elements of a local array.
+    unsafe { vld1q_f32(found.as_ptr()) }
+}
+
 impl Simd for Neon {
     const LANES: usize = 4;
     const MANY_REGISTERS: bool = true;
@@ -124,5 +138,9 @@ impl Simd for Neon {
         fn load_f16(self, p: *const u16) -> float32x4_t = widen_f16(vld1_u16(p));
         fn load_bf16(self, p: *const u16) -> float32x4_t =
             vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(p)));
+        fn load_i8(self, p: *const i8) -> float32x4_t = vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(
+            vcreate_s8(u64::from(p.cast::<u32>().read_unaligned()))
+        ))));
+        fn lookup(self, table: &[f32; 16], p: *const u8) -> float32x4_t = lookup(table, p);
     }
 }

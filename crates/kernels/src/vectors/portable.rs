@@ -123,5 +123,15 @@ impl Simd for Portable {
         each(|i| bf16::from_bits(unsafe { p.add(i).read_unaligned() }).to_f32())
     }
     #[inline(always)]
+    unsafe fn load_i8(self, p: *const i8) -> [f32; N] {
+        // SAFETY: the caller owes N readable elements.
+        each(|i| f32::from(unsafe { p.add(i).read() }))
+    }
+    #[inline(always)]
+    unsafe fn lookup(self, table: &[f32; 16], p: *const u8) -> [f32; N] {
+        // SAFETY: the caller owes N readable elements.
+        each(|i| table[usize::from(unsafe { p.add(i).read() } & 15)])
+    }
+    #[inline(always)]
     fn prefetch(self, _: *const u8) {}
 }

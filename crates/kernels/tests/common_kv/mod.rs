@@ -1,7 +1,7 @@
 //! A KV layer with scattered pages, and attention in f64 to compare with.
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses its part; a helper of tests may stop them
 
-use roofline_kernels::{AttentionShape, Band, KernelTable, KvLayer, LaneView, PageLayout};
+use roofline_kernels::{AttentionShape, Band, KernelTable, KvLayer, LaneView, PageLayout, PageRef};
 
 /// Numbers that look random and are the same every time.
 pub struct Noise(pub u64);
@@ -22,13 +22,20 @@ impl Noise {
 pub struct Layer {
     pub layout: PageLayout,
     pool: Vec<Vec<u8>>,
+    sealed: Vec<bool>, // (pages)
     tables: Vec<Vec<u32>>,
     lens: Vec<usize>,
 }
 
 impl Layer {
     pub fn new(layout: PageLayout, n_kv_heads: usize) -> Layer {
-        Layer { layout, pool: Vec::new(), tables: vec![Vec::new(); n_kv_heads], lens: vec![0; n_kv_heads] }
+        Layer {
+            layout,
+            pool: Vec::new(),
+            sealed: Vec::new(),
+            tables: vec![Vec::new(); n_kv_heads],
+            lens: vec![0; n_kv_heads],
+        }
     }
 
     pub fn push(&mut self, kv_head: usize, k: &[f32], v: &[f32]) {
@@ -36,6 +43,7 @@ impl Layer {
         if slot.is_multiple_of(self.layout.slots()) {
             self.tables[kv_head].push(self.pool.len() as u32);
             self.pool.push(vec![0xff; self.layout.page_bytes()]); // NaN in every format
+            self.sealed.push(false);
         }
         let page = self.tables[kv_head][slot / self.layout.slots()];
         self.layout.write_slot(&mut self.pool[page as usize], slot % self.layout.slots(), k, v);
@@ -59,15 +67,29 @@ impl Layer {
         layer
     }
 
-    fn place(&self, kv_head: usize, slot: usize) -> (&[u8], usize) {
+    /// Seals the pages whose slots all come before `slot`.
+    pub fn seal_before(&mut self, slot: usize) {
+        for table in &self.tables {
+            for &id in &table[..slot / self.layout.slots()] {
+                let (page, sealed) = (&mut self.pool[id as usize], &mut self.sealed[id as usize]);
+                if !std::mem::replace(sealed, true) {
+                    let mut coded = vec![0xff; self.layout.sealed_page_bytes()];
+                    self.layout.seal(page, &mut coded);
+                    *page = coded;
+                }
+            }
+        }
+    }
+
+    fn place(&self, kv_head: usize, slot: usize) -> (PageRef<'_>, usize) {
         let page = self.tables[kv_head][slot / self.layout.slots()];
-        (&self.pool[page as usize], slot % self.layout.slots())
+        (self.page(page), slot % self.layout.slots())
     }
 
     /// A layer of that one lane.
     pub fn only(&self, kv_head: usize) -> Layer {
         let (tables, lens) = (vec![self.tables[kv_head].clone()], vec![self.lens[kv_head]]);
-        Layer { layout: self.layout, pool: self.pool.clone(), tables, lens }
+        Layer { layout: self.layout, pool: self.pool.clone(), sealed: self.sealed.clone(), tables, lens }
     }
 
     /// Slots of the first lane.
@@ -89,8 +111,9 @@ impl KvLayer for Layer {
     fn lane(&self, kv_head: usize) -> LaneView<'_> {
         LaneView { table: &self.tables[kv_head], len: self.lens[kv_head] }
     }
-    fn page(&self, id: u32) -> &[u8] {
-        &self.pool[id as usize]
+    fn page(&self, id: u32) -> PageRef<'_> {
+        let page = &self.pool[id as usize];
+        if self.sealed[id as usize] { PageRef::Sealed(page) } else { PageRef::Hot(page) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! From lists of settings to the rows they multiply to, all of them checked.
 
-use roofline_engine::{Budget, CacheSpec, EngineError, KvFormat};
+use roofline_engine::{Budget, CacheSpec, EngineError, KvFormats};
 use roofline_kernels::PageLayout;
 use roofline_model::ModelConfig;
 use serde::Serialize;
@@ -23,7 +23,7 @@ pub struct Settings {
     /// Cache policies.
     pub caches: Vec<CacheSpec>,
     /// Formats of the cache.
-    pub kv_formats: Vec<KvFormat>,
+    pub kv_formats: Vec<KvFormats>,
     /// Prompt rows per step.
     pub chunk: usize,
     /// Counted runs of each row.
@@ -52,7 +52,7 @@ pub struct Setup {
     /// Cache policy.
     pub cache: CacheSpec,
     /// Format of the cache.
-    pub kv_format: KvFormat,
+    pub kv_format: KvFormats,
     /// Tokens in the cache before.
     pub depth: usize,
 }
@@ -221,8 +221,9 @@ fn cache_bytes(cases: &[Case], models: &[(&str, &ModelConfig)]) -> Result<u64, L
     let mut total = 0u64;
     for (setup, tokens) in sessions {
         let (_, config) = models[setup.model];
+        let KvFormats { key, value } = setup.kv_format;
         let layout =
-            PageLayout::new(setup.kv_format, PAGE_SLOTS, config.head_dim).map_err(EngineError::from)?;
+            PageLayout::with_formats(key, value, PAGE_SLOTS, config.head_dim).map_err(EngineError::from)?;
         let pages = tokens.div_ceil(PAGE_SLOTS) * config.n_layers * config.n_kv_heads;
         total = total.saturating_add(pages as u64 * layout.page_bytes() as u64);
     }

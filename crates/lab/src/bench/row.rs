@@ -50,8 +50,8 @@ pub struct Row {
     pub isa: &'static str,
     /// Threads.
     pub threads: usize,
-    /// Format of the KV cache.
-    pub kv_type: &'static str,
+    /// Storage of the KV cache, as `i8` or `k=i8,v=f16`.
+    pub kv_type: String,
     /// Policy of the KV cache.
     pub cache: String,
     /// Prompt rows per step.
@@ -133,7 +133,7 @@ impl Row {
             parameters: facts.parameters,
             isa,
             threads: case.setup.threads,
-            kv_type: case.setup.kv_format.name(),
+            kv_type: case.setup.kv_format.to_string(),
             cache: case.setup.cache.to_string(),
             chunk,
             depth: case.setup.depth,

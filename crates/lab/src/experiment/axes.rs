@@ -1,6 +1,6 @@
 //! The axes there are: what each means, which values it takes, and what it is when nobody says.
 
-use roofline_engine::{CacheSpec, KvFormat};
+use roofline_engine::{CacheSpec, KvFormats};
 use roofline_kernels::physical_cores;
 use roofline_limits::Recipe;
 use roofline_model::nearest::nearest;
@@ -235,10 +235,9 @@ fn cache(text: &str) -> Result<Value, String> {
 pub const FIT: &str = "static:fit";
 
 fn kv_type(text: &str) -> Result<Value, String> {
-    KvFormat::from_name(text).map(|format| Value::Text(format.name().to_string())).ok_or_else(|| {
-        let known: Vec<&str> = KvFormat::ALL.into_iter().map(KvFormat::name).collect();
-        format!("it takes {}", known.join(", "))
-    })
+    text.parse::<KvFormats>()
+        .map(|formats| Value::Text(formats.to_string()))
+        .map_err(|error| error.to_string())
 }
 
 fn eos(text: &str) -> Result<Value, String> {
@@ -270,7 +269,7 @@ mod tests {
             ("output", "x", "whole numbers"),
             ("precision", "w7", "w7"),
             ("cache", "nonsense", "unknown cache policy"),
-            ("kv_type", "f99", "it takes f32"),
+            ("kv_type", "f99", "available: f32"),
             ("eos", "on", "model, sentence, off"),
             ("model", "", "empty"),
         ] {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use roofline_engine::Meter;
-use roofline_limits::{Hardware, KvFormat, Report, Request, Switches, Workload, report};
+use roofline_limits::{Hardware, KvFormats, Report, Request, Switches, Workload, report};
 use roofline_model::Operator;
 
 use super::error::ExperimentError;
@@ -137,7 +137,7 @@ impl Figures<'_> {
     }
 
     fn report(&self, positions: Vec<u64>) -> Result<Report, LabError> {
-        let kv = KvFormat::from_name(self.cell.text("kv_type"))?;
+        let kv: KvFormats = self.cell.text("kv_type").parse()?;
         let precision = self.subject.formats.precision(kv);
         let workload = Workload {
             prompt: self.cell.count("prompt") as u64,

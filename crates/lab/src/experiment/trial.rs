@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use roofline_engine::sampling::{Sampler, SamplerConfig};
 use roofline_engine::{
-    CacheSpec, Cpu, EngineError, FinishReason, GenerateOptions, Generation, GenerationInput, KvFormat, Model,
-    Session, SessionOptions, TokenEvent,
+    CacheSpec, Cpu, EngineError, FinishReason, GenerateOptions, Generation, GenerationInput, KvFormats,
+    Model, Session, SessionOptions, TokenEvent,
 };
 use roofline_limits::Hardware;
 use roofline_model::Operator;
@@ -282,9 +282,8 @@ fn seat_name(cell: &Cell) -> String {
 
 fn session_options(cell: &Cell) -> Result<SessionOptions, LabError> {
     let cache: CacheSpec = cell.cache().parse().map_err(EngineError::from)?;
-    let kv_format = KvFormat::from_name(cell.text("kv_type")).ok_or_else(|| {
-        ExperimentError::Spec(format!("kv_type: `{}` is no format of the cache", cell.text("kv_type")))
-    })?;
+    let kv_format: KvFormats =
+        cell.text("kv_type").parse().map_err(|error| ExperimentError::Spec(format!("kv_type: {error}")))?;
     Ok(SessionOptions { cache, kv_format, context: None, chunk: cell.count("chunk") })
 }
 

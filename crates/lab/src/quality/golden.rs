@@ -171,10 +171,8 @@ fn divergence_and_agreement_are_those_of_numpy() {
     let golden = golden().divergences;
     let rows = golden.kl.len();
     let texts = [Text::of_tokens((0..rows as u32).map(|i| i % 17).collect())];
-    let (full, policy) = (
-        Setup::full(KvFormat::F32),
-        Setup { cache: CacheSpec::fixed(99), kv_format: KvFormat::F32 },
-    );
+    let (full, policy) =
+        (Setup::full(KvFormat::F32), Setup { cache: CacheSpec::fixed(99), kv_format: KvFormat::F32.into() });
     for mode in [Mode::Parallel, Mode::Decode] {
         let mut plan = Plan::of(Convention::RollingDoc, rows, Some(0));
         (plan.mode, plan.prompt, plan.chunk) = (mode, 1, 7);

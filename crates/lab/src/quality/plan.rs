@@ -1,6 +1,6 @@
 //! [`Plan`]: how perplexity is measured, checked before anything runs.
 
-use roofline_engine::{CacheSpec, KvFormat, SessionOptions};
+use roofline_engine::{CacheSpec, KvFormats, SessionOptions};
 use serde::Serialize;
 
 use super::{Convention, QualityError, Text, Window};
@@ -42,13 +42,13 @@ pub struct Setup {
     /// What the cache keeps.
     pub cache: CacheSpec,
     /// How it stores numbers.
-    pub kv_format: KvFormat,
+    pub kv_format: KvFormats,
 }
 
 impl Setup {
     /// The cache that keeps everything.
-    pub fn full(kv_format: KvFormat) -> Setup {
-        Setup { cache: CacheSpec::Full, kv_format }
+    pub fn full(kv_format: impl Into<KvFormats>) -> Setup {
+        Setup { cache: CacheSpec::Full, kv_format: kv_format.into() }
     }
 }
 

@@ -233,7 +233,7 @@ impl Row {
         let CacheBytes { live, committed, peak, metadata } = trace.kv;
         Ok(Row {
             cache: setup.cache.to_string(),
-            kv_type: setup.kv_format.name().to_string(),
+            kv_type: setup.kv_format.to_string(),
             perplexity: perplexity(trace, places, counts(plan, texts, places), blocks, plan)?,
             buckets: buckets(&trace.nll, places, plan.buckets),
             at_once: speed(trace.many),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use roofline_engine::{CacheSpec, Cpu, KvFormat, Model, ModelFiles, SessionOptions};
+use roofline_engine::{CacheSpec, Cpu, KvFormats, Model, ModelFiles, SessionOptions};
 use roofline_kernels::physical_cores;
 use roofline_lab::bench::{self, Progress, Report, Settings, Subject};
 use roofline_lab::environment::Environment;
@@ -50,7 +50,7 @@ pub struct Bench {
     /// Threads [default: physical cores]
     #[arg(short, long, value_name = "LIST")]
     threads: Option<String>,
-    /// How the KV cache stores numbers
+    /// How the KV cache stores numbers; a pair k=FORMAT,v=FORMAT counts as one
     #[arg(long, value_name = "LIST", default_value = "f16")]
     kv_type: String,
     /// What the KV cache keeps; may be given again
@@ -109,13 +109,6 @@ impl Bench {
     }
 
     fn settings(&self) -> Result<Settings, Failure> {
-        let kv_format = |name: &str| {
-            KvFormat::from_name(name).ok_or_else(|| {
-                let known: Vec<&str> = KvFormat::ALL.into_iter().map(KvFormat::name).collect();
-                Failure::new(format_args!("--kv-type: `{name}` is no format of the cache"))
-                    .hint(format_args!("available: {}", known.join(", ")))
-            })
-        };
         let cache = |spec: &String| {
             spec.parse::<CacheSpec>().map_err(|error| Failure::new(format_args!("--cache: {error}")))
         };
@@ -128,7 +121,8 @@ impl Bench {
                 None => vec![physical_cores()],
             },
             caches: self.cache.iter().map(cache).collect::<Result<_, _>>()?,
-            kv_formats: pieces(&self.kv_type).map(kv_format).collect::<Result<_, _>>()?,
+            kv_formats: KvFormats::list(&self.kv_type)
+                .map_err(|error| Failure::new(format_args!("--kv-type: {error}")))?,
             chunk: self.chunk,
             repetitions: self.repetitions,
             seed: self.seed,

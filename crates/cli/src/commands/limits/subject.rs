@@ -113,7 +113,7 @@ impl Subject {
                 Format::F16 | Format::Bf16 => 16,
                 _ => 8,
             },
-            kv: KvFormat::F16,
+            kv: KvFormat::F16.into(),
             nominal_kv_bits: 16.0,
         })
     }

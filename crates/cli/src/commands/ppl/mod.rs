@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use roofline_engine::{CacheSpec, KvFormat, ModelFiles, SessionOptions};
+use roofline_engine::{CacheSpec, KvFormat, KvFormats, ModelFiles, SessionOptions};
 use roofline_lab::LabError;
 use roofline_lab::quality::{self, Convention, Mode, Plan, Report, Setup, Text};
 use roofline_model::Tokenizer;
@@ -211,7 +211,9 @@ impl Ppl {
             plan.stride = convention.default_stride(context);
         }
         plan.stride = self.stride.unwrap_or(plan.stride);
-        let acts = grid.setups.iter().any(|setup| Mode::needed_by(&setup.cache) == Mode::Decode);
+        // Pages are sealed between steps, so only one step per token shows what each token finds sealed.
+        let acts = |setup: &Setup| Mode::needed_by(&setup.cache) == Mode::Decode || setup.kv_format.seals();
+        let acts = grid.setups.iter().any(acts);
         plan.mode = match self.mode {
             Some(How::Parallel) => Mode::Parallel,
             Some(How::Decode) => Mode::Decode,
@@ -243,12 +245,8 @@ fn cache(option: &str, spec: &str) -> Result<CacheSpec, Failure> {
     spec.parse().map_err(|error| Failure::new(format_args!("{option}: {error}")))
 }
 
-fn kv_format(option: &str, name: &str) -> Result<KvFormat, Failure> {
-    KvFormat::from_name(name).ok_or_else(|| {
-        let known: Vec<&str> = KvFormat::ALL.into_iter().map(KvFormat::name).collect();
-        Failure::new(format_args!("{option}: `{name}` is no format of the cache"))
-            .hint(format_args!("available: {}", known.join(", ")))
-    })
+fn kv_format(option: &str, text: &str) -> Result<KvFormats, Failure> {
+    text.parse().map_err(|error| Failure::new(format_args!("{option}: {error}")))
 }
 
 /// How texts begin, in words.

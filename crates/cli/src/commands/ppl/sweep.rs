@@ -9,6 +9,11 @@ pub struct Sweep {
     pub kv_types: Vec<String>,
 }
 
+/// Storage formats with commas or semicolons between them.
+fn kv_types(list: &str) -> Vec<String> {
+    list.split(';').flat_map(roofline_model::kv_text::pieces).map(str::to_string).collect()
+}
+
 impl Sweep {
     pub fn parse(flags: &[String]) -> Result<Sweep, Failure> {
         let mut sweep = Sweep::default();
@@ -16,7 +21,7 @@ impl Sweep {
             let (axis, list) = flag.split_once('=').unwrap_or((flag, ""));
             let (all, pieces) = match axis.trim() {
                 "cache" => (&mut sweep.caches, specs(list)),
-                "kv-type" => (&mut sweep.kv_types, list.split([',', ';']).map(str::to_string).collect()),
+                "kv-type" => (&mut sweep.kv_types, kv_types(list)),
                 other => {
                     return Err(Failure::new(format_args!("--sweep: `{other}` is no axis"))
                         .hint("write cache=SPEC;SPEC or kv-type=TYPE,TYPE"));
@@ -76,6 +81,11 @@ mod tests {
         ] {
             assert_eq!(specs(list), expected, "{list}");
         }
+    }
+
+    #[test]
+    fn formats_of_keys_and_values_stay_together() {
+        assert_eq!(kv_types("f16,k=i8,v=f16;q8_0"), ["f16", "k=i8,v=f16", "q8_0"]);
     }
 
     #[test]
