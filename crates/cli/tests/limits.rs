@@ -148,7 +148,10 @@ fn nonsense_is_refused_with_what_would_do() {
         (vec!["limits", "llama-3.1-8b", "--device", "4090", "--prompt", "1e9"], "whole number"),
         (vec!["limits", "llama-3.1-8b", "--device", "4090", "--precision", "w5b"], "w4a16kv8"),
         (vec!["limits", "llama-3.1-8b", "--device", "4090", "--speculate", "2"], "acceptance"),
-        (vec!["limits", "llama-3.1-8b", "--device", "4090", "--policy", "snap"], "streaming:sinks=4"),
+        (
+            vec!["limits", "llama-3.1-8b", "--device", "4090", "--policy", "snap"],
+            "unknown cache policy `snap`",
+        ),
         (vec!["limits"], "<MODEL>"),
         (vec!["devices", "rtx 9999"], "RTX"),
         (vec!["devices", "--devices", "/no/such.toml"], "/no/such.toml"),

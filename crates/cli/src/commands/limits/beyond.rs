@@ -1,6 +1,8 @@
 //! Limits beyond one user and one token at a time: speculation, serving, chunks and cache policies, each on request.
 
 use clap::Args;
+use roofline_engine::cache::Heavy;
+use roofline_engine::{Budget, CacheSpec};
 use roofline_lab::units::{bytes, grouped};
 use roofline_limits::policies::{Policy, PolicyLimit, policy_limit};
 use roofline_limits::report::Request;
@@ -37,7 +39,7 @@ pub struct Questions {
     /// The prompt in chunks of this many tokens
     #[arg(long, value_name = "TOKENS")]
     chunk: Option<u64>,
-    /// A KV-cache policy: streaming:sinks=4,window=1020, budget:tokens=1024 or quest:budget=1024,page=16,dense=2
+    /// A KV-cache policy as --cache has it: streaming:sinks=4,window=1020, adakv:budget=128, quest:budget=1024, …
     #[arg(long, value_name = "POLICY")]
     policy: Vec<String>,
 }
@@ -48,8 +50,15 @@ pub struct Questions {
 pub enum Beyond {
     Speculation(Speculation),
     Serving(Serving),
-    Chunks { asked: ChunkedPrefill, smallest_compute_bound: Option<u64> },
-    Policy(PolicyLimit),
+    Chunks {
+        asked: ChunkedPrefill,
+        smallest_compute_bound: Option<u64>,
+    },
+    Policy {
+        cache: String,
+        #[serde(flatten)]
+        limit: PolicyLimit,
+    },
 }
 
 impl Questions {
@@ -73,47 +82,40 @@ impl Questions {
             answers.push(Beyond::Serving(serving(request, output, targets)?));
         }
         for policy in &self.policy {
-            answers.push(Beyond::Policy(policy_limit(request, parse_policy(policy)?, last)?));
+            let cache: CacheSpec =
+                policy.parse().map_err(|error| Failure::new(format_args!("--policy: {error}")))?;
+            let limit = policy_limit(request, policy_of(&cache, last)?, last)?;
+            answers.push(Beyond::Policy { cache: cache.to_string(), limit });
         }
         Ok(answers)
     }
 }
 
-/// `name` or `name:key=value,key=value`.
-fn parse_policy(text: &str) -> Result<Policy, Failure> {
-    let (name, rest) = text.split_once(':').unwrap_or((text, ""));
-    let refused = |why: String| {
-        Failure::new(format_args!("--policy {text}: {why}")).hint(
-            "full, streaming:sinks=4,window=1020, budget:tokens=1024, quest:budget=1024,page=16,dense=2",
-        )
+/// What a cache policy means for the bytes of one lane at `tokens`.
+fn policy_of(cache: &CacheSpec, tokens: u64) -> Result<Policy, Failure> {
+    let refused = |why: &str| Err(Failure::new(format_args!("--policy {cache}: {why}")));
+    let budget = |budget: Budget| match budget {
+        Budget::Tokens(tokens) => Ok(tokens as u64),
+        Budget::Share(share) => Ok((share * tokens as f64) as u64),
+        Budget::Bytes(_) => Err(Failure::new(format_args!(
+            "--policy {cache}: limits count budgets in tokens or shares, as 1024 or 10%"
+        ))),
     };
-    let mut given = Vec::new();
-    for pair in rest.split(',').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').ok_or_else(|| refused(format!("`{pair}` has no value")))?;
-        let value: u64 = value.parse().map_err(|_| refused(format!("{key}={value} is no whole number")))?;
-        given.push((key, value));
-    }
-    let known: &[&str] = match name {
-        "full" => &[],
-        "streaming" => &["sinks", "window"],
-        "budget" => &["tokens"],
-        "quest" => &["budget", "page", "dense"],
-        _ => return Err(refused(format!("there is no policy `{name}`"))),
-    };
-    if let Some((key, _)) = given.iter().find(|(key, _)| !known.contains(key)) {
-        return Err(refused(format!("{name} knows no `{key}`")));
-    }
-    let value =
-        |key: &str, default: u64| given.iter().rev().find(|(k, _)| *k == key).map_or(default, |(_, v)| *v);
-    Ok(match name {
-        "streaming" => Policy::Streaming { sinks: value("sinks", 4), window: value("window", 1020) },
-        "budget" => Policy::Budget { tokens: value("tokens", 1024) },
-        "quest" => Policy::Quest {
-            budget: value("budget", 1024),
-            page: value("page", 16),
-            dense_layers: value("dense", 2),
+    Ok(match cache {
+        CacheSpec::Full | CacheSpec::Static { .. } => Policy::Full,
+        CacheSpec::Streaming(s) => Policy::Streaming { sinks: s.sinks as u64, window: s.window as u64 },
+        CacheSpec::Compress(compress) => Policy::Budget { tokens: budget(compress.budget)? },
+        CacheSpec::Heavy(Heavy::H2o { heavy, recent, .. }) => {
+            Policy::OneOut { tokens: (heavy + recent) as u64 }
+        }
+        CacheSpec::Heavy(Heavy::Tova { budget: kept, .. }) => Policy::OneOut { tokens: budget(*kept)? },
+        CacheSpec::Quest(quest) => Policy::Quest {
+            budget: budget(quest.budget)?,
+            page: quest.page as u64,
+            dense_layers: quest.dense_layers as u64,
         },
-        _ => Policy::Full,
+        CacheSpec::Duo(_) => return refused("its bytes depend on a pattern file; ask for its lanes apart"),
+        CacheSpec::EvictThenQuest(..) => return refused("ask for its two parts apart"),
     })
 }
 
@@ -139,8 +141,8 @@ impl Beyond {
                 s.targets.tpot_s
             ),
             Beyond::Chunks { asked, .. } => format!("Prompt in chunks of {} tokens", grouped(asked.chunk)),
-            Beyond::Policy(p) => {
-                format!("KV-cache policy {} at {} tokens", policy_text(p.policy), grouped(p.tokens))
+            Beyond::Policy { cache, limit } => {
+                format!("KV-cache policy {cache} at {} tokens", grouped(limit.tokens))
             }
         }
     }
@@ -155,19 +157,7 @@ impl Beyond {
             Beyond::Chunks { asked, smallest_compute_bound } => {
                 named("chunks", chunk_rows(asked, *smallest_compute_bound))
             }
-            Beyond::Policy(p) => named("policy", policy_rows(p)),
-        }
-    }
-}
-
-/// As it is written on the command line.
-fn policy_text(policy: Policy) -> String {
-    match policy {
-        Policy::Full => "full".to_string(),
-        Policy::Streaming { sinks, window } => format!("streaming:sinks={sinks},window={window}"),
-        Policy::Budget { tokens } => format!("budget:tokens={tokens}"),
-        Policy::Quest { budget, page, dense_layers } => {
-            format!("quest:budget={budget},page={page},dense={dense_layers}")
+            Beyond::Policy { limit, .. } => named("policy", policy_rows(limit)),
         }
     }
 }
@@ -263,23 +253,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn policies_are_read_with_their_defaults() {
-        for text in
-            ["full", "streaming:sinks=8,window=1", "budget:tokens=5", "quest:budget=256,page=32,dense=0"]
-        {
-            assert_eq!(policy_text(parse_policy(text).unwrap()), text);
+    fn cache_policies_mean_their_bytes() {
+        for (text, policy) in [
+            ("full", Policy::Full),
+            ("streaming:sinks=8", Policy::Streaming { sinks: 8, window: 1020 }),
+            ("adakv:budget=10%", Policy::Budget { tokens: 300 }),
+            ("h2o:heavy=20,recent=30", Policy::OneOut { tokens: 50 }),
+            ("quest:budget=256,page=32", Policy::Quest { budget: 256, page: 32, dense_layers: 2 }),
+        ] {
+            assert_eq!(policy_of(&text.parse().unwrap(), 3000).unwrap(), policy, "{text}");
         }
-        assert_eq!(parse_policy("full").unwrap(), Policy::Full);
-        let streaming = Policy::Streaming { sinks: 8, window: 1020 };
-        assert_eq!(parse_policy("streaming:sinks=8").unwrap(), streaming);
-        let quest = Policy::Quest { budget: 256, page: 32, dense_layers: 2 };
-        assert_eq!(parse_policy("quest:budget=256,page=32").unwrap(), quest);
-    }
-
-    #[test]
-    fn policies_nobody_knows_are_refused() {
-        for bad in ["", "snap", "full:x=1", "streaming:sinks", "streaming:sinks=-1", "budget:window=3"] {
-            assert!(parse_policy(bad).is_err(), "{bad}");
+        for refused in ["duo:pattern=f", "adakv+quest", "snapkv:budget=1MiB"] {
+            assert!(policy_of(&refused.parse().unwrap(), 3000).is_err(), "{refused}");
         }
     }
 }
