@@ -9,6 +9,7 @@ pub mod experiment;
 pub mod machine;
 pub mod plot;
 pub mod quality;
+pub mod report;
 pub mod statistics;
 pub mod timestamp;
 pub mod units;

@@ -11,6 +11,7 @@ mod machine;
 mod ppl;
 mod pull;
 mod quantize;
+mod report;
 mod run;
 mod synth;
 mod tokenize;
@@ -36,6 +37,7 @@ pub enum Command {
     Experiment(experiment::Experiment),
     Pull(pull::Pull),
     Quantize(quantize::Quantize),
+    Report(report::Report),
     Synth(synth::Synth),
 }
 
@@ -56,6 +58,7 @@ impl Command {
             Command::Experiment(command) => command.run(),
             Command::Pull(command) => command.run(),
             Command::Quantize(command) => command.run(),
+            Command::Report(command) => command.run(),
             Command::Synth(command) => command.run(),
         }
     }

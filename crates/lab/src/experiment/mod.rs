@@ -15,6 +15,7 @@ mod ordered;
 mod plan;
 pub mod presets;
 mod prompt;
+mod quality;
 mod recording;
 mod rounds;
 pub mod rows;

@@ -45,9 +45,9 @@ pub const PRESETS: [Preset; 9] = [
         question: "Does max_new_tokens cost anything where the answer ends before it?",
         analysis: Analysis::MaxNewTokens,
         axes: &[
-            ("cap", "16,32,64,128,256", "16,64"),
+            ("cap", "32,64,128,256", "32,128"),
             ("eos", "sentence,off", "sentence,off"),
-            ("item", "0,1,2", "0,1"),
+            ("item", "1,2", "1"),
             ("prompt", "64", "64"),
         ],
         repeats: 5,
@@ -88,7 +88,13 @@ pub const PRESETS: [Preset; 9] = [
         question: "What does a cache policy save in time and bytes, and what does it cost in quality?",
         analysis: Analysis::CachePolicy,
         axes: &[
-            ("cache", "full,static:fit", "full,static:fit"),
+            (
+                "cache",
+                "full,static:fit,streaming:sinks=4,window=124,streaming:sinks=4,window=508,snapkv:budget=128,\
+                 snapkv:budget=512,adakv:budget=128,adakv:budget=512,h2o:heavy=64,recent=64,h2o:heavy=256,recent=256,\
+                 tova:budget=128,tova:budget=512,quest:budget=128,quest:budget=512",
+                "full,streaming:sinks=4,window=124,snapkv:budget=128,quest:budget=128",
+            ),
             ("prompt", "1024", "512"),
             ("output", "64", "32"),
         ],
@@ -104,6 +110,7 @@ pub const PRESETS: [Preset; 9] = [
         axes: &[
             ("model", "pythia-70m,pythia-410m,pythia-1b,pythia-1.4b", "pythia-70m,pythia-160m"),
             ("precision", "w8", "w8"),
+            ("cache", "full,streaming:sinks=4,window=1020", "full,streaming:sinks=4,window=1020"),
             ("depth", "256,1984", "256,1984"),
             ("prompt", "1", "1"),
             ("output", "16", "8"),

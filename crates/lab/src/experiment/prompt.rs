@@ -8,7 +8,7 @@ use crate::statistics::Random;
 
 /// From *Middlemarch* (George Eliot, 1871), chapter 15; public domain, and not among the books the demo model was
 /// trained on.
-const PROSE: &str = include_str!("prose.txt");
+pub const PROSE: &str = include_str!("prose.txt");
 
 /// Passages begin this many bytes apart, at the next word.
 const STRIDE: usize = 1531;

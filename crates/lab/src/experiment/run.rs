@@ -12,11 +12,13 @@ use roofline_kernels::physical_cores;
 use super::error::ExperimentError;
 use super::findings::findings;
 use super::plan::Cell;
+use super::quality::{self, Configuration};
 use super::recording::Recording;
 use super::rounds::Rounds;
 use super::rows::{About, Header, Note, Row, SCHEMA};
 use super::spec::Spec;
 use super::subjects::{Subject, Workshop};
+use super::summary::grouped;
 use super::trial::{Bay, Stand};
 use super::writer::Writer;
 use crate::environment::Environment;
@@ -111,11 +113,49 @@ pub fn run(
         }
         Err(error) => return Err(error),
     }
+    if job.spec.quality {
+        match quality_rows(&job, &prepared, &mut log, cancel, watch) {
+            Err(LabError::Cancelled) => {
+                log.note(About::Interrupted, "ended by the user; the same command goes on from here", None)?;
+                return outcome(job.path, measured, true);
+            }
+            done => done?,
+        }
+    }
     for finding in findings(&Recording::read(job.path)?) {
         log.write(&Row::Finding(Box::new(finding)))?;
     }
     log.note(About::Finished, "every run is there", None)?;
     outcome(job.path, measured, false)
+}
+
+/// Perplexity and divergence of every configuration that the file does not have yet, in the order of the grid.
+fn quality_rows(
+    job: &Job<'_>,
+    prepared: &Prepared,
+    log: &mut Log,
+    cancel: &AtomicBool,
+    watch: &mut dyn FnMut(Progress<'_>),
+) -> Result<(), LabError> {
+    let recording = Recording::read(job.path)?;
+    let mut all: Vec<Configuration> = Vec::new();
+    for runs in grouped(&recording) {
+        let configuration = Configuration::of(&runs[0].cell);
+        if !all.contains(&configuration) {
+            all.push(configuration);
+        }
+    }
+    let Some(first) = all.first().cloned() else { return Ok(()) };
+    for configuration in all {
+        if recording.qualities().any(|quality| quality.cell_hash == configuration.hash) {
+            continue;
+        }
+        let say = &mut |what: &str| watch(Progress::Preparing(what));
+        if let Some(row) = quality::measure(&configuration, &first, &prepared.subjects, cancel, say)? {
+            log.write(&Row::Quality(Box::new(row)))?;
+        }
+    }
+    Ok(())
 }
 
 fn outcome(path: &Path, measured: usize, interrupted: bool) -> Result<Outcome, LabError> {

@@ -94,7 +94,14 @@ impl<'a> Stand<'a> {
     /// As [`Stand::subject`].
     pub fn beyond(&self, cell: &Cell) -> Result<Option<String>, LabError> {
         let subject = &self.subjects[self.subject(cell)?];
-        Ok(cell.beyond(&subject.name, subject.model.config().context_length))
+        if let Some(why) = cell.beyond(&subject.name, subject.model.config().context_length) {
+            return Ok(Some(why));
+        }
+        // A policy may not fit the geometry; the engine says so when it makes the session.
+        match Session::new(subject.model.clone(), session_options(cell)?) {
+            Ok(_) => Ok(None),
+            Err(error) => Ok(Some(error.to_string())),
+        }
     }
 
     fn bay(&self, cell: &Cell) -> Result<&'a Bay, LabError> {

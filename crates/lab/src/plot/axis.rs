@@ -3,16 +3,17 @@
 use crate::units::grouped;
 
 /// How values map to places.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Scale {
     /// Equal differences take equal room.
+    #[default]
     Linear,
     /// Equal ratios take equal room.
     Log,
 }
 
 /// One axis.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Axis {
     /// What is shown, with its unit: `latency per token (ms)`.
     pub label: String,
@@ -20,6 +21,8 @@ pub struct Axis {
     pub scale: Scale,
     /// Values that must be inside, besides the data.
     pub include: Vec<f64>,
+    /// Names at 0, 1, 2, … instead of numbers; such an axis is linear.
+    pub names: Vec<String>,
 }
 
 /// A place with a line across the plot, and a text where it is a major one.
@@ -53,12 +56,26 @@ impl Scale {
 impl Axis {
     /// The span of some values that this axis can show; at least one.
     pub(super) fn span(&self, values: impl Iterator<Item = f64>) -> Option<Span> {
+        if !self.names.is_empty() {
+            return Some(Span { scale: Scale::Linear, low: -0.5, high: self.names.len() as f64 - 0.5 });
+        }
         let all = values.chain(self.include.iter().copied());
         let (low, high) = all.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
         (low <= high).then(|| match self.scale {
             Scale::Linear => linear_span(low, high),
             Scale::Log => log_span(low, high),
         })
+    }
+}
+
+impl Axis {
+    /// Places on `span` with their texts.
+    pub(super) fn ticks(&self, span: &Span) -> Vec<Tick> {
+        if self.names.is_empty() {
+            return span.ticks();
+        }
+        let tick = |(at, name): (usize, &String)| Tick { value: at as f64, text: Some(name.clone()) };
+        self.names.iter().enumerate().map(tick).collect()
     }
 }
 
@@ -71,7 +88,7 @@ impl Span {
         }
     }
 
-    pub(super) fn ticks(&self) -> Vec<Tick> {
+    fn ticks(&self) -> Vec<Tick> {
         match self.scale {
             Scale::Linear => linear_ticks(self.low, self.high),
             Scale::Log => log_ticks(self.low, self.high),
@@ -171,7 +188,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn axis(scale: Scale) -> Axis {
-        Axis { label: String::new(), scale, include: Vec::new() }
+        Axis { scale, ..Axis::default() }
     }
 
     fn texts(span: &Span) -> Vec<String> {
@@ -195,6 +212,15 @@ mod tests {
         assert_eq!(texts(&span), ["0.2", "0.5", "1", "2", "5"]);
         assert_eq!(span.place(span.low), 0.0);
         assert_eq!(span.place(span.high), 1.0);
+    }
+
+    #[test]
+    fn names_stand_at_whole_numbers() {
+        let axis = Axis { names: vec!["full".into(), "static:8".into()], ..Axis::default() };
+        let span = axis.span([0.0, 1.0].into_iter()).unwrap();
+        assert_eq!((span.low, span.high), (-0.5, 1.5));
+        let texts: Vec<_> = axis.ticks(&span).into_iter().map(|tick| (tick.value, tick.text)).collect();
+        assert_eq!(texts, [(0.0, Some("full".into())), (1.0, Some("static:8".into()))]);
     }
 
     #[test]

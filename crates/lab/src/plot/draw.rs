@@ -1,18 +1,20 @@
 //! From charts to SVG: one panel per chart, plot on the left, legend on the right.
 
-use super::axis::Span;
+use super::axis::{Span, Tick};
 use super::svg::{Anchor, Svg, color};
 use super::{Axis, Chart, Mark, Note, PlotError, Series, Side};
 
 // One panel, in pixels.
-const WIDTH: f64 = 980.0;
-const HEIGHT: f64 = 480.0;
 const LEFT: f64 = 92.0;
 const TOP: f64 = 70.0;
+/// Below a plot: its numbers and its label.
+pub(super) const FOOT: f64 = 66.0;
 const PLOT_WIDTH: f64 = 560.0;
 const PLOT_HEIGHT: f64 = 344.0;
-const LEGEND: f64 = LEFT + PLOT_WIDTH + 26.0;
+const LEGEND_WIDTH: f64 = 328.0;
 const LINE_HEIGHT: f64 = 18.0;
+/// Of a letter of 12 px, wide ones included.
+const LETTER: f64 = 6.6;
 /// Of a labelled disc.
 const RADIUS: f64 = 8.5;
 /// Characters of 12 px that fit beside a legend mark; wide letters included.
@@ -21,7 +23,8 @@ const LEGEND_CHARACTERS: usize = 39;
 pub(super) fn document(charts: &[Chart]) -> Result<String, PlotError> {
     let title = charts.iter().map(|chart| chart.title.as_str()).collect::<Vec<_>>().join("; ");
     let panels = charts.iter().map(Panel::new).collect::<Result<Vec<_>, _>>()?;
-    let mut svg = Svg::new(WIDTH, panels.iter().map(Panel::height).sum(), &title);
+    let width = panels.iter().map(Panel::width).fold(0.0, f64::max);
+    let mut svg = Svg::new(width, panels.iter().map(Panel::height).sum(), &title);
     let mut top = 0.0;
     for (i, panel) in panels.iter().enumerate() {
         panel.draw(&mut svg, i, top);
@@ -30,11 +33,61 @@ pub(super) fn document(charts: &[Chart]) -> Result<String, PlotError> {
     Ok(svg.finish())
 }
 
+/// The rectangle of a plot, without what stands around it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Frame {
+    pub(super) left: f64,
+    pub(super) top: f64,
+    pub(super) width: f64,
+    pub(super) height: f64,
+}
+
+impl Frame {
+    pub(super) fn bottom(&self) -> f64 {
+        self.top + self.height
+    }
+
+    /// A line across and, where it is named, its text below.
+    pub(super) fn draw_x_tick(&self, svg: &mut Svg, span: &Span, tick: &Tick) {
+        let x = self.left + span.place(tick.value) * self.width;
+        svg.line(grid_class(tick), (x, self.top), (x, self.bottom()));
+        if let Some(text) = &tick.text {
+            svg.text("muted small", (x, self.bottom() + 18.0), Anchor::Middle, text);
+        }
+    }
+
+    /// A line across and, where it is named, its text on the left.
+    pub(super) fn draw_y_tick(&self, svg: &mut Svg, span: &Span, tick: &Tick) {
+        let y = self.top + (1.0 - span.place(tick.value)) * self.height;
+        svg.line(grid_class(tick), (self.left, y), (self.left + self.width, y));
+        if let Some(text) = &tick.text {
+            svg.text("muted small", (self.left - 8.0, y + 4.0), Anchor::End, text);
+        }
+    }
+
+    pub(super) fn draw_border(&self, svg: &mut Svg, x: &Axis, y: &Axis) {
+        let (right, bottom) = (self.left + self.width, self.bottom());
+        svg.polyline("frame", &[(self.left, self.top), (self.left, bottom), (right, bottom)]);
+        svg.text("ink", (self.left + self.width / 2.0, bottom + 42.0), Anchor::Middle, &x.label);
+        svg.upward_text("ink", (16.0, self.top + self.height / 2.0), &y.label);
+    }
+}
+
+fn grid_class(tick: &Tick) -> &'static str {
+    if tick.text.is_some() { "grid" } else { "grid minor" }
+}
+
+/// Room on the left for the label of an axis and the texts of its ticks.
+pub(super) fn room_for(axis: &Axis) -> f64 {
+    let longest = axis.names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    LEFT.max(40.0 + longest as f64 * LETTER)
+}
+
 /// A chart and what its axes span.
-struct Panel<'a> {
+pub(super) struct Panel<'a> {
     chart: &'a Chart,
-    x: Span,
-    y: Span,
+    pub(super) x: Span,
+    pub(super) y: Span,
     legend: Vec<LegendLine<'a>>,
 }
 
@@ -46,7 +99,7 @@ struct LegendLine<'a> {
 }
 
 impl<'a> Panel<'a> {
-    fn new(chart: &'a Chart) -> Result<Panel<'a>, PlotError> {
+    pub(super) fn new(chart: &'a Chart) -> Result<Panel<'a>, PlotError> {
         for series in &chart.series {
             for &(x, y) in &series.points {
                 check(chart, series, "x", &chart.x, x)?;
@@ -61,73 +114,67 @@ impl<'a> Panel<'a> {
         Ok(Panel { chart, x, y, legend: legend(chart) })
     }
 
+    fn width(&self) -> f64 {
+        room_for(&self.chart.y) + PLOT_WIDTH + LEGEND_WIDTH
+    }
+
     fn height(&self) -> f64 {
-        HEIGHT.max(TOP + self.legend.len() as f64 * LINE_HEIGHT + 40.0)
+        let height = TOP + PLOT_HEIGHT + FOOT;
+        height.max(TOP + self.legend.len() as f64 * LINE_HEIGHT + 40.0)
     }
 
     fn draw(&self, svg: &mut Svg, index: usize, top: f64) {
+        let left = room_for(&self.chart.y);
+        let frame = Frame { left, top: top + TOP, width: PLOT_WIDTH, height: PLOT_HEIGHT };
         svg.text("ink title", (LEFT, top + 30.0), Anchor::Start, &self.chart.title);
         svg.text("muted small", (LEFT, top + 50.0), Anchor::Start, &self.chart.subtitle);
-        self.draw_axes(svg, top);
-        svg.begin_clipped(&format!("plot{index}"), (LEFT, top + TOP), PLOT_WIDTH, PLOT_HEIGHT);
+        for tick in self.chart.x.ticks(&self.x) {
+            frame.draw_x_tick(svg, &self.x, &tick);
+        }
+        for tick in self.chart.y.ticks(&self.y) {
+            frame.draw_y_tick(svg, &self.y, &tick);
+        }
+        frame.draw_border(svg, &self.chart.x, &self.chart.y);
+        svg.begin_clipped(&format!("plot{index}"), (left, frame.top), PLOT_WIDTH, PLOT_HEIGHT);
         for series in &self.chart.series {
-            self.draw_lines(svg, top, series);
+            self.draw_lines(svg, &frame, series);
         }
         svg.end_group();
-        self.draw_discs(svg, top);
+        self.draw_discs(svg, &frame);
         for note in &self.chart.notes {
-            self.draw_note(svg, top, note);
+            self.draw_note(svg, &frame, note);
         }
-        self.draw_legend(svg, top);
+        self.draw_legend(svg, &frame);
     }
 
-    fn place(&self, top: f64, (x, y): (f64, f64)) -> (f64, f64) {
-        (LEFT + self.x.place(x) * PLOT_WIDTH, top + TOP + (1.0 - self.y.place(y)) * PLOT_HEIGHT)
+    pub(super) fn place(&self, frame: &Frame, (x, y): (f64, f64)) -> (f64, f64) {
+        let down = 1.0 - self.y.place(y);
+        (frame.left + self.x.place(x) * frame.width, frame.top + down * frame.height)
     }
 
-    fn draw_axes(&self, svg: &mut Svg, top: f64) {
-        let (left, right) = (LEFT, LEFT + PLOT_WIDTH);
-        let (upper, lower) = (top + TOP, top + TOP + PLOT_HEIGHT);
-        let class = |named: bool| if named { "grid" } else { "grid minor" };
-        for tick in self.x.ticks() {
-            let x = LEFT + self.x.place(tick.value) * PLOT_WIDTH;
-            svg.line(class(tick.text.is_some()), (x, upper), (x, lower));
-            if let Some(text) = &tick.text {
-                svg.text("muted small", (x, lower + 18.0), Anchor::Middle, text);
-            }
-        }
-        for tick in self.y.ticks() {
-            let y = upper + (1.0 - self.y.place(tick.value)) * PLOT_HEIGHT;
-            svg.line(class(tick.text.is_some()), (left, y), (right, y));
-            if let Some(text) = &tick.text {
-                svg.text("muted small", (left - 8.0, y + 4.0), Anchor::End, text);
-            }
-        }
-        svg.polyline("frame", &[(left, upper), (left, lower), (right, lower)]);
-        svg.text("ink", (LEFT + PLOT_WIDTH / 2.0, lower + 42.0), Anchor::Middle, &self.chart.x.label);
-        svg.upward_text("ink", (24.0, upper + PLOT_HEIGHT / 2.0), &self.chart.y.label);
-    }
-
-    fn draw_lines(&self, svg: &mut Svg, top: f64, series: &Series) {
-        let places: Vec<(f64, f64)> = series.points.iter().map(|p| self.place(top, *p)).collect();
+    pub(super) fn draw_lines(&self, svg: &mut Svg, frame: &Frame, series: &Series) {
+        let places: Vec<(f64, f64)> = series.points.iter().map(|p| self.place(frame, *p)).collect();
         let color = color(series.color);
         match series.mark {
             Mark::Line => svg.polyline(&format!("s {color}"), &places),
             Mark::Dashed => svg.polyline(&format!("s dashed {color}"), &places),
             Mark::Band => svg.polygon(&format!("f band {color}"), &places),
+            Mark::Whiskers => {
+                for ends in places.chunks_exact(2) {
+                    svg.line(&format!("s whisker {color}"), ends[0], ends[1]);
+                }
+            }
             Mark::Dots | Mark::Labelled(_) => {}
         }
     }
 
     /// Dots and labelled discs. A disc that would cover another moves aside and keeps a thread to its point.
-    fn draw_discs(&self, svg: &mut Svg, top: f64) {
+    fn draw_discs(&self, svg: &mut Svg, frame: &Frame) {
         let mut taken: Vec<(f64, f64)> = Vec::new();
         for series in &self.chart.series {
-            let places = series.points.iter().map(|point| self.place(top, *point));
+            let places = series.points.iter().map(|point| self.place(frame, *point));
             match &series.mark {
-                Mark::Dots => {
-                    places.for_each(|place| svg.circle(&format!("f {}", color(series.color)), place, 2.6))
-                }
+                Mark::Dots => places.for_each(|place| svg.dot(series.color, place)),
                 Mark::Labelled(text) => {
                     for place in places {
                         let aside = free_place(place, &taken);
@@ -139,13 +186,13 @@ impl<'a> Panel<'a> {
                         disc(svg, aside, series.color, text);
                     }
                 }
-                Mark::Line | Mark::Dashed | Mark::Band => {}
+                Mark::Line | Mark::Dashed | Mark::Band | Mark::Whiskers => {}
             }
         }
     }
 
-    fn draw_note(&self, svg: &mut Svg, top: f64, note: &Note) {
-        let (x, y) = self.place(top, note.at);
+    fn draw_note(&self, svg: &mut Svg, frame: &Frame, note: &Note) {
+        let (x, y) = self.place(frame, note.at);
         let (place, anchor) = match note.side {
             Side::AboveRight => ((x + 6.0, y - 7.0), Anchor::Start),
             Side::AboveLeft => ((x - 6.0, y - 12.0), Anchor::End),
@@ -156,14 +203,15 @@ impl<'a> Panel<'a> {
         svg.text(&format!("f {} small", color(note.color)), place, anchor, &note.text);
     }
 
-    fn draw_legend(&self, svg: &mut Svg, top: f64) {
+    fn draw_legend(&self, svg: &mut Svg, frame: &Frame) {
+        let legend = frame.left + frame.width + 26.0;
         for (i, line) in self.legend.iter().enumerate() {
-            let y = top + TOP + 10.0 + i as f64 * LINE_HEIGHT;
+            let y = frame.top + 10.0 + i as f64 * LINE_HEIGHT;
             if let Some(series) = line.mark {
-                legend_mark(svg, (LEGEND + 11.0, y - 4.0), series);
+                legend_mark(svg, (legend + 11.0, y - 4.0), series);
             }
             let indent = if line.class.starts_with("ink") { 30.0 } else { 0.0 };
-            svg.text(line.class, (LEGEND + indent, y), Anchor::Start, &line.text);
+            svg.text(line.class, (legend + indent, y), Anchor::Start, &line.text);
         }
     }
 }
@@ -203,13 +251,14 @@ fn legend(chart: &Chart) -> Vec<LegendLine<'_>> {
     lines
 }
 
-fn legend_mark(svg: &mut Svg, (x, y): (f64, f64), series: &Series) {
+pub(super) fn legend_mark(svg: &mut Svg, (x, y): (f64, f64), series: &Series) {
     let color = color(series.color);
     let (from, to) = ((x - 11.0, y), (x + 11.0, y));
     match &series.mark {
         Mark::Line => svg.line(&format!("s {color}"), from, to),
         Mark::Dashed => svg.line(&format!("s dashed {color}"), from, to),
-        Mark::Dots => svg.circle(&format!("f {color}"), (x, y), 3.0),
+        Mark::Whiskers => svg.line(&format!("s whisker {color}"), from, to),
+        Mark::Dots => svg.dot(series.color, (x, y)),
         Mark::Band => {
             let corners =
                 [(x - 11.0, y - 5.0), (x + 11.0, y - 5.0), (x + 11.0, y + 5.0), (x - 11.0, y + 5.0)];
@@ -248,7 +297,7 @@ fn edge_towards(place: (f64, f64), aside: (f64, f64), taken: &[(f64, f64)]) -> (
 }
 
 /// Words in lines of at most `characters`; a longer word keeps a line of its own.
-fn wrap(text: &str, characters: usize) -> Vec<String> {
+pub(super) fn wrap(text: &str, characters: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ').filter(|word| !word.is_empty()) {
         match lines.last_mut() {

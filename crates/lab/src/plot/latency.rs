@@ -1,7 +1,7 @@
 //! Time per decoded token against its position: B is where the line starts, W how slowly it climbs.
 
 use super::svg::GREY;
-use super::{Axis, Chart, Mark, Note, Scale, Series, Side};
+use super::{Axis, Chart, Mark, Note, Series, Side};
 use crate::statistics::Line;
 use crate::units::three_digits;
 
@@ -61,8 +61,8 @@ pub fn latency(data: &Latency) -> Chart {
     Chart {
         title: data.title.clone(),
         subtitle: data.subtitle.clone(),
-        x: Axis { label: "position of the token".into(), scale: Scale::Linear, include: vec![0.0] },
-        y: Axis { label: "time per token (ms)".into(), scale: Scale::Linear, include: vec![0.0] },
+        x: Axis { label: "position of the token".into(), include: vec![0.0], ..Axis::default() },
+        y: Axis { label: "time per token (ms)".into(), include: vec![0.0], ..Axis::default() },
         series,
         notes: vec![Note {
             at: (0.0, data.b_ms),

@@ -2,13 +2,18 @@
 
 mod axis;
 mod draw;
+mod inline;
 mod latency;
 mod roofline;
+mod stack;
 mod svg;
 
 pub use axis::{Axis, Scale};
+pub use inline::{Inline, inline, mark_name, swatch};
 pub use latency::{Latency, latency};
 pub use roofline::{Ceiling, OperatorPoint, Roof, roofline};
+pub use stack::{Bar, Stack, part_swatch};
+pub(crate) use svg::{COLORS, GREY, escape};
 
 /// Points of one kind, with the look they share.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +39,8 @@ pub enum Mark {
     Dots,
     /// A filled area; the points walk around it.
     Band,
+    /// A broad stroke between each two of them: an interval where there is no area to fill.
+    Whiskers,
     /// A disc at each with a text of one or two characters, repeated in the legend.
     Labelled(String),
 }

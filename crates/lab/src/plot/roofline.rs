@@ -80,9 +80,14 @@ pub fn roofline(title: &str, subtitle: &str, roof: &Roof, operators: &[OperatorP
         x: Axis {
             label: "arithmetic intensity (FLOP per byte)".into(),
             scale: Scale::Log,
-            include: Vec::new(),
+            ..Axis::default()
         },
-        y: Axis { label: "performance (FLOP/s)".into(), scale: Scale::Log, include: headroom(roof) },
+        y: Axis {
+            label: "performance (FLOP/s)".into(),
+            scale: Scale::Log,
+            include: headroom(roof),
+            ..Axis::default()
+        },
         series,
         notes: roof_notes(roof, low, high),
         remarks: bytes_only(&unplaced),

@@ -2,18 +2,29 @@
 
 use std::fmt::Write;
 
-/// Colours for light and dark backgrounds; contrast with either is at least 4.5 : 1.
-const COLORS: [(&str, &str); 6] = [
-    ("#0969da", "#6cb2ff"),
-    ("#bc4c00", "#ffa657"),
-    ("#1a7f37", "#56d364"),
-    ("#8250df", "#c297ff"),
-    ("#cf222e", "#ff8f88"),
+/// Colours for light and dark backgrounds; contrast with either is at least 4.5 : 1. The first five stay apart under
+/// simulated protanopia, deuteranopia and tritanopia (Machado 2009: at least 15 in CIE Lab); dots differ in shape too.
+pub(crate) const COLORS: [(&str, &str); 6] = [
+    ("#1f6fd0", "#4f9bff"),
+    ("#a83f00", "#ff9a4d"),
+    ("#00463a", "#a7f3d0"),
+    ("#c2297f", "#ff5fa2"),
+    ("#2b0f66", "#fff3a0"),
     ("#57606a", "#a8b3bf"),
 ];
 
+/// Outlines of dots around (0, 0), about equal in area: disc, square, triangle, diamond, triangle on its head, cross.
+const SHAPES: [&str; 6] = [
+    "M-2.9 0a2.9 2.9 0 1 0 5.8 0a2.9 2.9 0 1 0 -5.8 0z",
+    "M-2.6 -2.6h5.2v5.2h-5.2z",
+    "M0 -3.8L3.5 2.5H-3.5z",
+    "M0 -3.8L3.8 0L0 3.8L-3.8 0z",
+    "M0 3.8L3.5 -2.5H-3.5z",
+    "M-1.1 -3.6h2.2v2.5h2.5v2.2h-2.5v2.5h-2.2v-2.5h-2.5v-2.2h2.5z",
+];
+
 /// Number of the muted colour.
-pub(super) const GREY: usize = 5;
+pub(crate) const GREY: usize = 5;
 
 /// A growing SVG text.
 #[derive(Debug)]
@@ -42,6 +53,26 @@ impl Svg {
         Svg { text }
     }
 
+    /// For a page that brings the style sheet; nothing but `content` in it yet.
+    pub(super) fn inline(id: &str, width: f64, height: f64, title: &str, data: &str) -> Svg {
+        let (w, h) = (number(width), number(height));
+        Svg {
+            text: format!(
+                "<svg class=\"chart\" id=\"{id}\" viewBox=\"0 0 {w} {h}\" role=\"img\" aria-labelledby=\"{id}-title\" {data}>\n\
+                 <title id=\"{id}-title\">{}</title>\n",
+                escape(title)
+            ),
+        }
+    }
+
+    /// A small picture beside a text.
+    pub(super) fn swatch() -> Svg {
+        let text =
+            "<svg class=\"swatch\" viewBox=\"0 0 28 16\" width=\"28\" height=\"16\" aria-hidden=\"true\">\n"
+                .to_string();
+        Svg { text }
+    }
+
     pub(super) fn finish(mut self) -> String {
         self.text.push_str("</svg>\n");
         self.text
@@ -63,6 +94,21 @@ impl Svg {
     pub(super) fn circle(&mut self, class: &str, center: (f64, f64), radius: f64) {
         let [x, y, r] = [center.0, center.1, radius].map(number);
         self.push(format_args!("<circle class=\"{class}\" cx=\"{x}\" cy=\"{y}\" r=\"{r}\"/>"));
+    }
+
+    /// A point, in the colour's own shape.
+    pub(super) fn dot(&mut self, number_of_color: usize, at: (f64, f64)) {
+        let [x, y] = [at.0, at.1].map(number);
+        let shape = SHAPES[number_of_color % SHAPES.len()];
+        let color = color(number_of_color);
+        self.push(format_args!(
+            "<path class=\"f dot {color}\" transform=\"translate({x} {y})\" d=\"{shape}\"/>"
+        ));
+    }
+
+    pub(super) fn rectangle(&mut self, class: &str, corner: (f64, f64), width: f64, height: f64) {
+        let [x, y, w, h] = [corner.0, corner.1, width, height].map(number);
+        self.push(format_args!("<rect class=\"{class}\" x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\"/>"));
     }
 
     pub(super) fn text(&mut self, class: &str, at: (f64, f64), anchor: Anchor, text: &str) {
@@ -90,6 +136,11 @@ impl Svg {
             "<clipPath id=\"{id}\"><rect x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\"/></clipPath>\n\
              <g clip-path=\"url(#{id})\">"
         ));
+    }
+
+    /// Everything until [`Svg::end_group`] shares these attributes, which are not escaped.
+    pub(super) fn begin_group(&mut self, attributes: &str) {
+        self.push(format_args!("<g {attributes}>"));
     }
 
     pub(super) fn end_group(&mut self) {
@@ -126,7 +177,7 @@ fn style() -> String {
                   pick: fn(&(&'static str, &'static str)) -> &'static str| {
         let mut css = format!(
             ".paper{{fill:{paper}}}.ink{{fill:{ink}}}.muted{{fill:{muted}}}.grid{{stroke:{grid}}}.frame{{stroke:{muted}}}\
-             .on{{fill:{paper}}}.halo{{stroke:{paper}}}"
+             .on{{fill:{paper}}}.halo{{stroke:{paper}}}.part{{stroke:{paper}}}"
         );
         for (i, pair) in COLORS.iter().enumerate() {
             let color = pick(pair);
@@ -139,7 +190,8 @@ fn style() -> String {
          .small{{font-size:12px}}.number{{font-size:11px;font-weight:600}}\
          .grid,.frame{{fill:none;stroke-width:1}}.minor{{stroke-opacity:.45}}\
          .s{{fill:none;stroke-width:2.2;stroke-linejoin:round}}.dashed{{stroke-dasharray:7 5;stroke-width:1.6}}\
-         .thread{{stroke-width:1.2}}.band{{fill-opacity:.2}}.halo{{fill:none;stroke-width:4;stroke-linejoin:round}}\n\
+         .thread{{stroke-width:1.2}}.whisker{{stroke-width:7;stroke-opacity:.35}}\
+         .pale{{fill-opacity:.5}}.band{{fill-opacity:.2}}.halo{{fill:none;stroke-width:4;stroke-linejoin:round}}\n\
          {}\n@media (prefers-color-scheme:dark){{{}}}</style>\n",
         scheme("#ffffff", "#1f2328", "#57606a", "#d0d7de", |pair| pair.0),
         scheme("#0d1117", "#e6edf3", "#a8b3bf", "#30363d", |pair| pair.1),
@@ -152,13 +204,13 @@ fn coordinates(points: &[(f64, f64)]) -> String {
 }
 
 /// At most two decimals, no trailing zeros, no negative zero.
-fn number(x: f64) -> String {
+pub(super) fn number(x: f64) -> String {
     let text = format!("{x:.2}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
     if text == "-0" { "0".to_string() } else { text.to_string() }
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

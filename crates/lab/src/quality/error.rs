@@ -72,11 +72,11 @@ pub enum QualityError {
     },
     /// A policy that acts while decoding, measured without decoding.
     #[error(
-        "--mode parallel would not measure {cache}: it acts on a prompt or in decode steps; use --mode decode"
+        "--mode parallel would not measure {setup}: it acts on a prompt or in decode steps; use --mode decode"
     )]
     Parallel {
-        /// The policy.
-        cache: String,
+        /// The policy and its storage.
+        setup: String,
     },
     /// A tokenizer that ends texts with a token.
     #[error(

@@ -62,7 +62,7 @@ impl<F: Fn(&[u32]) -> Vec<f32>> Reader for Given<F> {
         Ok(())
     }
 
-    fn prefill(&mut self, ids: &[u32]) -> Result<(), EngineError> {
+    fn prefill(&mut self, ids: &[u32], _: &AtomicBool) -> Result<(), EngineError> {
         self.extend(ids)
     }
 
@@ -80,6 +80,12 @@ impl<F: Fn(&[u32]) -> Vec<f32>> Reader for Given<F> {
         self.fed.push(id);
         self.row = (self.logits)(&self.fed);
         Ok(&self.row)
+    }
+
+    fn observe(&mut self) {}
+
+    fn missed(&mut self, _: &Self) -> Result<f64, EngineError> {
+        Ok(0.25)
     }
 
     fn bytes(&self) -> CacheBytes {
@@ -192,6 +198,8 @@ fn divergence_and_agreement_are_those_of_numpy() {
         let reference = report.reference.as_ref().unwrap();
         let difference = report.rows[0].perplexity.nll.value - reference.perplexity.nll.value;
         assert!(close(against.nll_difference.value, difference));
+        let told = (mode == Mode::Decode).then_some(0.25);
+        assert_eq!(against.missed_attention.map(|missed| missed.value), told);
         if mode == Mode::Parallel {
             assert!(close(against.kl_p99, golden.p99));
             assert!(close(against.same_top, golden.same_top));

@@ -24,14 +24,20 @@ impl Mode {
         }
     }
 
-    /// The mode in which a policy does what it does when a text is generated. The rows of `full` and `static` see every
-    /// token before them and those of `streaming` a band, at once as one by one; all other policies compress a prompt or
-    /// choose in decode steps.
-    pub fn needed_by(cache: &CacheSpec) -> Mode {
-        let text = cache.to_string();
-        match text.split(':').next() {
-            Some("full" | "static" | "streaming") => Mode::Parallel,
-            _ => Mode::Decode,
+    /// The mode in which a setup does what it does when a text is generated. The rows of `full` and `static` see every
+    /// token before them, those of `streaming` and `duo` a band, at once as one by one; all other policies compress a
+    /// prompt, drop or choose in decode steps. Storage that seals pages does so between steps, so that rows that come at
+    /// once would find less of it sealed.
+    pub fn needed_by(setup: &Setup) -> Mode {
+        match setup.cache {
+            _ if setup.kv_format.seals() => Mode::Decode,
+            CacheSpec::Full | CacheSpec::Static { .. } | CacheSpec::Streaming(_) | CacheSpec::Duo(_) => {
+                Mode::Parallel
+            }
+            CacheSpec::Compress(_)
+            | CacheSpec::Heavy(_)
+            | CacheSpec::Quest(_)
+            | CacheSpec::EvictThenQuest(..) => Mode::Decode,
         }
     }
 }
@@ -112,7 +118,9 @@ impl Plan {
     /// As said.
     pub fn check(&self, texts: &[Text], limit: usize, setups: &[&Setup]) -> Result<(), QualityError> {
         let places = self.places(texts)?;
-        let longest = places.iter().map(|place| place.window.len()).max().unwrap_or(0);
+        let fed = places.iter().map(|place| place.window.len()).max().unwrap_or(0);
+        // The last token of a window is scored and not fed; a rolling window has one before its first instead.
+        let longest = fed + usize::from(self.convention != Convention::RollingDoc);
         if setups.is_empty() {
             return Err(QualityError::Nothing { what: "cache" });
         }
@@ -124,10 +132,11 @@ impl Plan {
         }
         for setup in setups {
             let cache = setup.cache.to_string();
-            if self.mode == Mode::Parallel && Mode::needed_by(&setup.cache) == Mode::Decode {
-                return Err(QualityError::Parallel { cache });
+            if self.mode == Mode::Parallel && Mode::needed_by(setup) == Mode::Decode {
+                let setup = format!("{cache} in {}", setup.kv_format);
+                return Err(QualityError::Parallel { setup });
             }
-            if longest > limit && !cache.starts_with("streaming") {
+            if longest > limit && !setup.cache.is_endless() {
                 return Err(QualityError::Context { wanted: longest, limit, cache });
             }
         }

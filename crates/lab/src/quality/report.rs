@@ -123,6 +123,9 @@ pub struct Against {
     pub kl_max: f64,
     /// Share of tokens whose most probable next token is the same.
     pub same_top: f64,
+    /// Share of the full cache's attention that went to what the setup did not read, mean over layers and query heads;
+    /// none in parallel mode, whose rows leave no trace.
+    pub missed_attention: Option<Estimate>,
 }
 
 /// One setup.
@@ -380,5 +383,9 @@ fn against(trace: &Trace, base: &Trace, blocks: &[usize]) -> Result<Against, Lab
         kl_p99: divergence.quantile(0.99),
         kl_max: divergence.max(),
         same_top: trace.same_top as f64 / trace.divergence.len() as f64,
+        missed_attention: match trace.missed.is_empty() {
+            true => None,
+            false => Some(Estimate::of(&over_blocks(&trace.missed, blocks)?)),
+        },
     })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use roofline_engine::{CacheBytes, EngineError, Model, Session, SessionOptions};
+use roofline_engine::{CacheBytes, CacheSpec, EngineError, Model, Session, SessionOptions};
 
 use super::plan::Place;
 use super::report::{self, Report, Row};
@@ -36,6 +36,7 @@ pub(super) struct Rate {
 pub(super) struct Trace {
     pub nll: Vec<f64>,        // (scored)
     pub divergence: Vec<f64>, // (scored), empty without a reference
+    pub missed: Vec<f64>,     // (scored), empty without a full reference and in parallel mode
     pub same_top: usize,
     pub many: Rate,
     pub single: Rate,
@@ -76,9 +77,11 @@ pub fn measure(
 /// What a window is fed to: a session, or what stands for one in a test.
 pub(super) trait Reader {
     fn extend(&mut self, ids: &[u32]) -> Result<(), EngineError>;
-    fn prefill(&mut self, ids: &[u32]) -> Result<(), EngineError>;
+    fn prefill(&mut self, ids: &[u32], cancel: &AtomicBool) -> Result<(), EngineError>;
     fn rows(&mut self, ids: &[u32], sink: &mut RowSink<'_>) -> Result<(), EngineError>;
     fn decode(&mut self, id: u32) -> Result<&[f32], EngineError>;
+    fn observe(&mut self);
+    fn missed(&mut self, other: &Self) -> Result<f64, EngineError>;
     fn bytes(&self) -> CacheBytes;
 }
 
@@ -90,8 +93,11 @@ impl Reader for Session {
         Session::extend(self, ids)
     }
 
-    fn prefill(&mut self, ids: &[u32]) -> Result<(), EngineError> {
-        Session::prefill(self, ids)
+    fn prefill(&mut self, ids: &[u32], cancel: &AtomicBool) -> Result<(), EngineError> {
+        self.prefill_with(ids, &mut |done| match cancel.load(Ordering::Relaxed) && done < ids.len() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        })
     }
 
     fn rows(&mut self, ids: &[u32], sink: &mut RowSink<'_>) -> Result<(), EngineError> {
@@ -100,6 +106,14 @@ impl Reader for Session {
 
     fn decode(&mut self, id: u32) -> Result<&[f32], EngineError> {
         Session::decode(self, id)
+    }
+
+    fn observe(&mut self) {
+        Session::observe(self);
+    }
+
+    fn missed(&mut self, other: &Self) -> Result<f64, EngineError> {
+        self.missed_attention(other)
     }
 
     fn bytes(&self) -> CacheBytes {
@@ -238,6 +252,7 @@ impl<R: Reader> Runner<'_, R> {
             most.live = most.live.max(bytes.live);
             most.committed = most.committed.max(bytes.committed);
             most.peak = most.peak.max(bytes.peak);
+            most.metadata = most.metadata.max(bytes.metadata);
         }
         Ok(())
     }
@@ -314,20 +329,44 @@ impl<R: Reader> Runner<'_, R> {
         let prompt = self.job.plan.prompt;
         for (seat, session) in seats.iter_mut().zip(sessions.iter_mut()) {
             let started = Instant::now();
-            session.prefill(&pass.inputs[..prompt]).map_err(|error| pass.engine(seat.setup, error))?;
+            let done = session.prefill(&pass.inputs[..prompt], self.cancel);
+            done.map_err(|error| pass.engine(seat.setup, error))?;
             self.book(&mut seat.trace.many, prompt, started.elapsed())?;
+            if self.job.compares {
+                session.observe();
+            }
         }
         for row in prompt..pass.inputs.len() {
+            let scored = row >= pass.window.first_row;
             self.base.clear();
             for (index, (seat, session)) in seats.iter_mut().zip(sessions.iter_mut()).enumerate() {
                 let started = Instant::now();
                 let logits =
                     session.decode(pass.inputs[row]).map_err(|error| pass.engine(seat.setup, error))?;
                 let took = started.elapsed();
-                if row >= pass.window.first_row {
+                if scored {
                     self.score(pass, row, 0, logits, index, seat)?;
                 }
                 self.book(&mut seat.trace.single, 1, took)?;
+            }
+            if scored {
+                self.missed(pass, seats, sessions)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What each setup made the token just fed miss of the attention that the full cache gives.
+    fn missed(&self, pass: &Pass<'_>, seats: &mut [Seat<'_>], sessions: &mut [R]) -> Result<(), LabError> {
+        let (Some((base, others)), Some((full, seats))) =
+            (sessions.split_first_mut(), seats.split_first_mut())
+        else {
+            return Ok(());
+        };
+        if self.job.compares && full.setup.cache == CacheSpec::Full {
+            for (seat, session) in seats.iter_mut().zip(others) {
+                let missed = base.missed(session).map_err(|error| pass.engine(seat.setup, error))?;
+                seat.trace.missed.push(missed);
             }
         }
         Ok(())

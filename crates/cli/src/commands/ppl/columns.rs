@@ -11,7 +11,7 @@ use crate::output::{WholeFile, csv_line};
 /// (name, value)
 type Column = (&'static str, fn(&str, &Report, &Row) -> String);
 
-const COLUMNS: [Column; 47] = [
+const COLUMNS: [Column; 49] = [
     ("measured_at", |_, report, _| report.measured_at.clone()),
     ("model", |model, _, _| model.to_string()),
     ("texts", |_, report, _| joined(report.texts.iter().map(|text| text.name.clone()))),
@@ -46,6 +46,7 @@ const COLUMNS: [Column; 47] = [
     ("kv_live_bytes", |_, _, row| row.kv.live.to_string()),
     ("kv_committed_bytes", |_, _, row| row.kv.committed.to_string()),
     ("kv_peak_bytes", |_, _, row| row.kv.peak.to_string()),
+    ("kv_metadata_bytes", |_, _, row| row.kv.metadata.to_string()),
     ("against_cache", |_, report, _| {
         report.reference.as_ref().map_or(String::new(), |row| row.cache.clone())
     }),
@@ -65,6 +66,10 @@ const COLUMNS: [Column; 47] = [
     ("kl_p99", |_, _, row| against(row, |against| against.kl_p99)),
     ("kl_max", |_, _, row| against(row, |against| against.kl_max)),
     ("same_top", |_, _, row| against(row, |against| against.same_top)),
+    ("missed_attention", |_, _, row| {
+        let missed = row.against.as_ref().and_then(|against| against.missed_attention);
+        optional(missed.map(|missed| missed.value))
+    }),
 ];
 
 fn joined(all: impl Iterator<Item = String>) -> String {

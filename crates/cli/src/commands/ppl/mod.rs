@@ -178,6 +178,9 @@ impl Ppl {
         for cache in &caches {
             for &kv_format in &kv_formats {
                 let setup = Setup { cache: cache.clone(), kv_format };
+                if setups.contains(&setup) {
+                    return Err(Failure::new(format_args!("--sweep: {} is given twice", setup.cache)));
+                }
                 // The reference has the first line of a sweep to itself.
                 if !(sweeps && reference.as_ref() == Some(&setup)) {
                     setups.push(setup);
@@ -211,9 +214,7 @@ impl Ppl {
             plan.stride = convention.default_stride(context);
         }
         plan.stride = self.stride.unwrap_or(plan.stride);
-        // Pages are sealed between steps, so only one step per token shows what each token finds sealed.
-        let acts = |setup: &Setup| Mode::needed_by(&setup.cache) == Mode::Decode || setup.kv_format.seals();
-        let acts = grid.setups.iter().any(acts);
+        let acts = grid.setups.iter().any(|setup| Mode::needed_by(setup) == Mode::Decode);
         plan.mode = match self.mode {
             Some(How::Parallel) => Mode::Parallel,
             Some(How::Decode) => Mode::Decode,

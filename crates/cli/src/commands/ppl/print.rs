@@ -103,7 +103,13 @@ fn figures(report: &Report, row: &Row) -> Table {
     let kv = row.kv;
     fact(
         "KV cache",
-        format!("{} live, {} committed, {} peak", bytes(kv.live), bytes(kv.committed), bytes(kv.peak)),
+        format!(
+            "{} live, {} committed, {} peak, {} beside the pages",
+            bytes(kv.live),
+            bytes(kv.committed),
+            bytes(kv.peak),
+            bytes(kv.metadata)
+        ),
     );
     table
 }
@@ -146,12 +152,12 @@ fn comparison(report: &Report) -> Table {
         ("perplexity", Align::Right),
         ("±", Align::Right),
         ("Δ", Align::Right),
-        ("Δ nats (95 %)", Align::Right),
+        ("Δ nats ± 95 %", Align::Right),
         ("KL", Align::Right),
         ("KL p99", Align::Right),
         ("top-1", Align::Right),
+        ("missed", Align::Right),
         ("live", Align::Right),
-        ("committed", Align::Right),
         ("peak", Align::Right),
         ("tok/s", Align::Right),
     ];
@@ -166,25 +172,25 @@ fn comparison(report: &Report) -> Table {
         ];
         cells.extend(match &row.against {
             Some(against) => differences(against),
-            None => ["reference", "", "", "", ""].map(str::to_string),
+            None => ["reference", "", "", "", "", ""].map(str::to_string),
         });
         let speed = row.one_by_one.or(row.at_once).map_or(0.0, |speed| speed.per_second);
-        cells.extend([bytes(row.kv.live), bytes(row.kv.committed), bytes(row.kv.peak), si(speed, "")]);
+        cells.extend([bytes(row.kv.live + row.kv.metadata), bytes(row.kv.peak), si(speed, "")]);
         table.row(cells);
     }
     table
 }
 
-fn differences(against: &Against) -> [String; 5] {
+fn differences(against: &Against) -> [String; 6] {
     let nats = against.nll_difference;
-    let range =
-        nats.interval.map_or(String::new(), |ends| format!(" ({:+.5} to {:+.5})", ends.low, ends.high));
+    let half = nats.interval.map_or(String::new(), |ends| format!(" ± {:.5}", ends.width() / 2.0));
     [
         format!("{:+.4}", against.difference),
-        format!("{:+.5}{range}", nats.value),
+        format!("{:+.5}{half}", nats.value),
         format!("{:.2e}", against.kl.value),
         format!("{:.2e}", against.kl_p99),
         format!("{:.2} %", 100.0 * against.same_top),
+        against.missed_attention.map_or(String::new(), |missed| format!("{:.2} %", 100.0 * missed.value)),
     ]
 }
 
@@ -193,9 +199,13 @@ fn legend(report: &Report) -> String {
         Mode::Parallel => "rows at once",
         Mode::Decode => "decode steps",
     };
+    let missed = match report.mode {
+        Mode::Parallel => "",
+        Mode::Decode => "missed: share of the full cache's attention to what the setup did not read. ",
+    };
     format!(
         "Δ: perplexity less the reference's. Δ nats: mean difference of −ln p, paired token by token. KL: of the setup from \
-         the reference, nats per token.\ntop-1: same most probable token. tok/s: {speed}, all setups in turn on the same \
-         tokens.\n"
+         the reference, nats per token.\ntop-1: same most probable token. {missed}live: slots in use, with the bytes \
+         beside the pages. tok/s: {speed}, all setups in turn on the same tokens.\n"
     )
 }

@@ -47,11 +47,12 @@ fn one(
             found.values.set(name, quantity(b / a, "1", None, changed.len()));
         }
     }
-    for (name, words) in [("perplexity", "perplexity"), ("kl", "divergence (KL)")] {
+    for (name, words, digits) in [("perplexity", "perplexity", 2), ("kl", "divergence", 4)] {
         if let Some(quality) = quality_of(recording, axis, other, name) {
-            let before = quality_of(recording, axis, first, name)
-                .map_or(String::new(), |value| format!(" instead of {value:.4}"));
-            parts.push(format!("{words} {quality:.4}{before}"));
+            let before = (quality_of(recording, axis, first, name).filter(|_| name == "perplexity"))
+                .map_or(String::new(), |value| format!(" instead of {value:.digits$}"));
+            parts.push(format!("{words} {quality:.digits$}{before}"));
+            found.values.set(name, quantity(quality, "1", None, changed.len()));
         }
     }
     if parts.is_empty() {

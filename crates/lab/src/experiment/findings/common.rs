@@ -129,6 +129,19 @@ pub fn verdict_words(comparison: &Comparison, floor: f64) -> String {
     }
 }
 
+/// (axis, median of a metric) of every value of a numeric axis: one point per cell, which no interrupted run moves.
+pub fn medians(runs: &[&Measurement], on: &str, name: &str) -> Vec<(f64, f64)> {
+    let mut values: Vec<f64> = runs.iter().filter_map(|run| axis(run, on)).collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values.dedup();
+    let point = |value: f64| {
+        let of_value: Vec<&Measurement> =
+            runs.iter().copied().filter(|run| axis(run, on) == Some(value)).collect();
+        Some((value, median_of(&of_value, name)?))
+    };
+    values.into_iter().filter_map(point).collect()
+}
+
 /// Counted runs of a file.
 pub fn counted(recording: &Recording) -> Vec<&Measurement> {
     recording.counted().collect()

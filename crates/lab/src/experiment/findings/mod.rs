@@ -26,10 +26,10 @@ pub fn findings(recording: &Recording) -> Vec<Finding> {
         Analysis::MaxNewTokens => cap::findings(recording),
         Analysis::PromptLength => prompt::findings(recording),
         Analysis::ContextDepth => depth::findings(recording),
-        Analysis::CachePolicy => against::first_value(recording, "cache", &["tpot", "ttft"]),
+        Analysis::CachePolicy => against::first_value(recording, "cache", &["itl_p50", "tpot", "ttft"]),
         Analysis::ModelSize => size::findings(recording),
-        Analysis::Precision => against::first_value(recording, "precision", &["tpot", "prefill"]),
-        Analysis::Threads => against::first_value(recording, "threads", &["tpot", "prefill"]),
+        Analysis::Precision => against::first_value(recording, "precision", &["itl_p50", "tpot", "prefill"]),
+        Analysis::Threads => against::first_value(recording, "threads", &["itl_p50", "tpot", "prefill"]),
         Analysis::Noise => noise::arms(recording),
         Analysis::Plain => Vec::new(),
     };

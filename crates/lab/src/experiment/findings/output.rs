@@ -3,7 +3,7 @@
 use super::super::recording::Recording;
 use super::super::rows::{Finding, Fit, Form, Measurement};
 use super::CONFIDENCE;
-use super::common::{axis, counted, finding, limit, metric, quantity, with_interval};
+use super::common::{axis, counted, finding, limit, medians, metric, quantity, with_interval};
 use crate::statistics::{
     Interval, Line, Point, Sorted, least_squares, mean_interval, median, polynomial, theil_sen,
 };
@@ -25,10 +25,9 @@ pub fn findings(recording: &Recording) -> Vec<Finding> {
     all
 }
 
-/// T = b + a·n + c·n² over all runs.
+/// T = b + a·n + c·n² through the medians of the lengths.
 fn whole(runs: &[&Measurement]) -> Option<Finding> {
-    let points: Vec<(f64, f64)> =
-        runs.iter().filter_map(|run| Some((axis(run, "output")?, metric(run, "e2e")?))).collect();
+    let points = medians(runs, "output", "e2e");
     // Times spread in proportion to themselves, over two orders of magnitude.
     let fit = polynomial(&Point::relative(&points), 2, CONFIDENCE).ok()?;
     let [b, a, c] = fit.coefficients[..] else { return None };
@@ -44,7 +43,7 @@ fn whole(runs: &[&Measurement]) -> Option<Finding> {
     let mut found = finding(
         "whole",
         format!(
-            "T(n) = {} + {}·n + {}·n² over {} runs; {curve}.",
+            "T(n) = {} + {}·n + {}·n² through the medians of {} lengths; {curve}.",
             with_interval(b, fit.intervals[0], "s"),
             with_interval(a, fit.intervals[1], "s"),
             with_interval(c, fit.intervals[2], "s"),
@@ -134,15 +133,23 @@ fn steps(runs: &[&Measurement]) -> Option<Finding> {
             with_interval(slope, slope_interval, "s")
         ),
     };
+    // Σ over the n − 1 steps at positions P + 1 … P + n − 1 of b − slope + slope·position.
+    let a = b - slope + slope * (long[0].prompt_tokens as f64 - 0.5);
     let mut found = finding(
         "steps",
         format!(
-            "Step by step, ITL = B + position/W: B = {}{of_b}; {w}; from the {} longest runs, each a line of its own.",
+            "Step by step, ITL = B + position/W: B = {}{of_b}; {w}; from the {} longest runs, each a line of its own. \
+             Summed up: a = {} per token and c = {}·n².",
             with_interval(b, b_interval, "s"),
-            lines.len()
+            lines.len(),
+            si(a, "s"),
+            si(slope / 2.0, "s"),
         ),
     );
     found.values.set("b", quantity(b, "s", Some(b_interval), lines.len()));
+    found.values.set("a", quantity(a, "s", None, lines.len()));
+    let c_interval = Interval { low: slope_interval.low / 2.0, high: slope_interval.high / 2.0 };
+    found.values.set("c", quantity(slope / 2.0, "s", Some(c_interval), lines.len()));
     found.values.set("slope", quantity(slope, "s/tok", Some(slope_interval), lines.len()));
     if let Some(limit) = b_limit {
         found.values.set("b_limit", quantity(limit, "s", None, 1));

@@ -3,7 +3,7 @@
 use super::super::recording::Recording;
 use super::super::rows::{Finding, Fit, Form, Measurement};
 use super::CONFIDENCE;
-use super::common::{axis, counted, finding, limit, metric, quantity};
+use super::common::{counted, finding, limit, medians, quantity};
 use crate::statistics::{Point, Segmented, segmented};
 use crate::units::si;
 
@@ -18,12 +18,8 @@ pub fn findings(recording: &Recording) -> Vec<Finding> {
 
 fn turn(runs: &[&Measurement]) -> Option<Finding> {
     let predicted = runs.iter().find_map(|run| limit(run, "turning_point"));
-    let near = |run: &&&Measurement| {
-        predicted.is_none_or(|turn| axis(run, "prompt").is_some_and(|prompt| prompt <= FAR * turn.max(1.0)))
-    };
-    let points: Vec<(f64, f64)> = (runs.iter().filter(near))
-        .filter_map(|run| Some((axis(run, "prompt")?, metric(run, "prefill")?)))
-        .collect();
+    let mut points = medians(runs, "prompt", "prefill");
+    points.retain(|(prompt, _)| predicted.is_none_or(|turn| *prompt <= FAR * turn.max(1.0)));
     let fit = segmented(&Point::relative(&points), CONFIDENCE).ok()?;
     let [k0, k1, k2] = fit.coefficients;
     let limit_words = match predicted {
@@ -42,7 +38,10 @@ fn turn(runs: &[&Measurement]) -> Option<Finding> {
             si(k1, "s"),
             si(k1 + k2, "s")
         ),
-        false => format!("No turning point is shown among {} runs: a straight line does as well", fit.n),
+        false => format!(
+            "No turning point is shown among the medians of {} lengths: a straight line does as well",
+            fit.n
+        ),
     };
     let mut found = finding("turning_point", format!("{measured}; {limit_words}."));
     found.values.set("turn", quantity(fit.turn, "tok", Some(fit.turn_interval), fit.n));

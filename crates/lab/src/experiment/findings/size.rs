@@ -37,6 +37,6 @@ pub fn findings(recording: &Recording) -> Vec<Finding> {
         found.values.set("tpot", quantity(comparison.ratio, "1", Some(comparison.interval), comparison.n));
         all.push(found);
     }
-    all.extend(against::first_value(recording, "cache", &["tpot"]));
+    all.extend(against::first_value(recording, "cache", &["itl_p50", "tpot"]));
     all
 }
