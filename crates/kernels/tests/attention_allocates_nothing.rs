@@ -33,6 +33,17 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// A thread allocates while it starts: every worker has to have done a tile before allocations count.
+fn wait_for_workers(team: &Team) {
+    let seen = AtomicUsize::new(0);
+    while seen.load(Ordering::Relaxed) != (1 << team.threads()) - 1 {
+        team.run(64, &|_, worker| {
+            seen.fetch_or(1 << worker, Ordering::Relaxed);
+            std::thread::sleep(std::time::Duration::from_micros(50));
+        });
+    }
+}
+
 #[test]
 fn no_call_allocates() {
     let mut noise = Noise(1);
@@ -51,6 +62,16 @@ fn no_call_allocates() {
     let positions: Vec<usize> = (0..200).collect();
     let (mut mass, mut row_weights) = (vec![0.0; 2 * 2000], vec![0.0; 4 * 2000]);
     let bands: Vec<Band> = (0..400).map(|i| Band { sinks: 4, from: 900 + i, to: 1500 + i }).collect();
+    let stored = AttentionShape { n_heads: 2, n_kv_heads: 1, head_dim: 64, scale: 0.1 };
+    let formats = [KvFormat::I8, KvFormat::Q8_0, KvFormat::Kivi4, KvFormat::KvQuant3].map(|format| {
+        let mut layer = Layer::random(PageLayout::new(format, 64, 64).unwrap(), 1, 1000, 1.0, &mut Noise(2));
+        if format.seals() {
+            layer.seal_before(870);
+        }
+        layer
+    });
+    let mut stored_scratch = AttentionScratch::new(2, &stored, 2048).unwrap();
+    wait_for_workers(&team);
     let mut step = |rows: usize| {
         let n = rows * width;
         let norm = Norm { kind: NormKind::Rms, eps: 1e-6, weight: &weight, bias: None };
@@ -71,6 +92,12 @@ fn no_call_allocates() {
         let per_head = AttentionShape { n_kv_heads: 4, ..shape };
         let jobs = [AttentionJob { kv: &heads, rows: 0..rows, visible: Visible::Causal }];
         attention(&table, &team, &per_head, layout, &jobs, &x[..n], &mut scratch, &mut out[..n]).unwrap();
+        for layer in &formats {
+            let (n, jobs) =
+                (rows * 128, [AttentionJob { kv: layer, rows: 0..rows, visible: Visible::Causal }]);
+            let (q, out, scratch) = (&q[..n], &mut out[..n], &mut stored_scratch);
+            attention(&table, &team, &stored, layer.layout, &jobs, q, scratch, out).unwrap();
+        }
         activate_gated(&table, &team, Activation::Silu, &mut out[..n], &q[..n]).unwrap();
         route(&table, &team, &mut x[..n], width, 8, true, &mut ids[..rows * 8], &mut weights[..rows * 8])
             .unwrap();

@@ -145,9 +145,9 @@ fn decoded_tokens_of_every_policy_are_the_predicted_integers() {
         files.checkpoint().tensors().map(|view| (view.name, view.format, view.shape)),
     )
     .unwrap();
-    for text in ["f32", "f16", "i8", "k=q8_0,v=bf16"] {
-        let (kv_format, predicted_kv): (KvFormats, roofline_limits::KvFormats) =
-            (text.parse().unwrap(), text.parse().unwrap());
+    for kv in ["f32", "f16", "i8", "k=q8_0,v=bf16"] {
+        let kv_format: KvFormats = kv.parse().unwrap();
+        let predicted_kv: roofline_limits::kv_format::KvFormats = kv.parse().unwrap();
         let accounting =
             formats.with(|formats| Accounting::new(model.config(), formats, predicted_kv)).unwrap();
         for (cache, policy) in [
@@ -180,7 +180,7 @@ fn decoded_tokens_of_every_policy_are_the_predicted_integers() {
                 let predicted = accounting.step(&step).unwrap();
                 for operator in Operator::ALL {
                     let counted = session.meter().cost(operator);
-                    assert_eq!(counted, predicted.get(operator), "{cache}: {operator} at {seen}");
+                    assert_eq!(counted, predicted.get(operator), "{cache}, {kv}: {operator} at {seen}");
                 }
             }
         }

@@ -134,9 +134,17 @@ pub fn exact_bands(
 ) -> (Vec<Vec<f64>>, Vec<f64>) {
     let d = shape.head_dim;
     let (mut weights, mut out) = (Vec::new(), vec![0.0; shape.n_heads * d]);
+    let lanes: Vec<Vec<_>> = (bands.iter().enumerate())
+        .map(|(kv_head, band)| {
+            let seen = |slot: &usize| *slot < band.sinks || *slot >= band.from;
+            (0..band.to)
+                .map(|slot| seen(&slot).then(|| layer.slot(kv_head, slot)).unwrap_or_default())
+                .collect()
+        })
+        .collect();
     for head in 0..shape.n_heads {
         let kv_head = head / (shape.n_heads / shape.n_kv_heads);
-        let Band { sinks, from, to } = bands[kv_head];
+        let (Band { sinks, from, to }, lane) = (bands[kv_head], &lanes[kv_head]);
         let score = |slot: usize| -> f64 {
             let q = if slot < sinks {
                 sink_q
@@ -145,8 +153,8 @@ pub fn exact_bands(
             } else {
                 return f64::NEG_INFINITY;
             };
-            let k = layer.slot(kv_head, slot).0;
-            let products = q[head * d..][..d].iter().zip(&k).map(|(q, k)| f64::from(*q) * f64::from(*k));
+            let products =
+                q[head * d..][..d].iter().zip(&lane[slot].0).map(|(q, k)| f64::from(*q) * f64::from(*k));
             products.sum::<f64>() * f64::from(shape.scale)
         };
         let scores: Vec<f64> = (0..to).map(score).collect();
@@ -155,9 +163,8 @@ pub fn exact_bands(
         let of_head: Vec<f64> =
             scores.iter().map(|s| if sum > 0.0 { (s - max).exp() / sum } else { 0.0 }).collect();
         for (slot, weight) in of_head.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
-            let v = layer.slot(kv_head, slot).1;
-            for (out, v) in out[head * d..][..d].iter_mut().zip(v) {
-                *out += weight * f64::from(v);
+            for (out, v) in out[head * d..][..d].iter_mut().zip(&lane[slot].1) {
+                *out += weight * f64::from(*v);
             }
         }
         weights.push(of_head);

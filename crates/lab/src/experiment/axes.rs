@@ -273,7 +273,7 @@ mod tests {
             ("output", "x", "whole numbers"),
             ("precision", "w7", "w7"),
             ("cache", "nonsense", "unknown cache policy"),
-            ("kv_type", "f99", "no format `f99`; did you mean"),
+            ("kv_type", "f99", "available: f32"),
             ("eos", "on", "model, sentence, off"),
             ("model", "", "empty"),
         ] {

@@ -137,7 +137,7 @@ impl Figures<'_> {
     }
 
     fn report(&self, positions: Vec<u64>) -> Result<Report, LabError> {
-        let kv = self.cell.text("kv_type").parse::<KvFormats>()?;
+        let kv: KvFormats = self.cell.text("kv_type").parse()?;
         let precision = self.subject.formats.precision(kv);
         let workload = Workload {
             prompt: self.cell.count("prompt") as u64,

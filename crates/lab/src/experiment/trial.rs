@@ -289,8 +289,8 @@ fn seat_name(cell: &Cell) -> String {
 
 fn session_options(cell: &Cell) -> Result<SessionOptions, LabError> {
     let cache: CacheSpec = cell.cache().parse().map_err(EngineError::from)?;
-    let kv_format = cell.text("kv_type").parse::<KvFormats>();
-    let kv_format = kv_format.map_err(|error| ExperimentError::Spec(format!("kv_type: {error}")))?;
+    let kv_format: KvFormats =
+        cell.text("kv_type").parse().map_err(|error| ExperimentError::Spec(format!("kv_type: {error}")))?;
     Ok(SessionOptions { cache, kv_format, context: None, chunk: cell.count("chunk") })
 }
 
