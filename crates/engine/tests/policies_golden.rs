@@ -60,7 +60,8 @@ fn cases(model: &str) -> Vec<Case> {
 }
 
 fn kept(lanes: &Value) -> Kept {
-    let layer = |layer: &Value| layer.as_array().unwrap().iter().map(|lane| ranges(lane.as_str().unwrap())).collect();
+    let layer =
+        |layer: &Value| layer.as_array().unwrap().iter().map(|lane| ranges(lane.as_str().unwrap())).collect();
     lanes.as_array().unwrap().iter().map(layer).collect()
 }
 
@@ -77,7 +78,8 @@ fn ranges(text: &str) -> Vec<usize> {
 fn session(model: &Arc<Model>, spec: &str, chunk: usize) -> Session {
     let spec = spec.replace("pattern=", &format!("pattern={}/", folder().display()));
     let cache = spec.parse().unwrap_or_else(|error| panic!("{spec}: {error}"));
-    let options = SessionOptions { cache, kv_format: KvFormat::F32, chunk, ..SessionOptions::default() };
+    let options =
+        SessionOptions { cache, kv_format: KvFormat::F32.into(), chunk, ..SessionOptions::default() };
     Session::new(model.clone(), options).unwrap_or_else(|error| panic!("{spec}: {error}"))
 }
 
@@ -90,7 +92,9 @@ fn sets_differ(session: &Session, expected: &Kept) -> Option<String> {
             if kept != *expected {
                 let missing: Vec<_> = expected.iter().filter(|position| !kept.contains(position)).collect();
                 let surplus: Vec<_> = kept.iter().filter(|position| !expected.contains(position)).collect();
-                return Some(format!("layer {layer} KV head {kv_head}: missing {missing:?}, surplus {surplus:?}"));
+                return Some(format!(
+                    "layer {layer} KV head {kv_head}: missing {missing:?}, surplus {surplus:?}"
+                ));
             }
         }
     }

@@ -56,7 +56,7 @@ fn task() -> Task {
 
 fn answer(model: &Arc<Model>, case: &Case, spec: &str, kv_format: KvFormat) -> (u32, Session) {
     let cache = spec.parse().unwrap_or_else(|error| panic!("{spec}: {error}"));
-    let options = SessionOptions { cache, kv_format, ..SessionOptions::default() };
+    let options = SessionOptions { cache, kv_format: kv_format.into(), ..SessionOptions::default() };
     let mut session = Session::new(model.clone(), options).unwrap();
     session.prefill(&case.prompt).unwrap();
     for &id in &case.decoded {
