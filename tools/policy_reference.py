@@ -70,10 +70,15 @@ class Prompt:
         return scores.reshape(self.model.n_kv_heads, self.model.group, *scores.shape[1:])
 
 
+class CloseCall(Exception):
+    """A choice closer than the policy's `least_gap`."""
+
+
 class Policy:
     """`full`: everything is kept. The others override what differs. `trap` names a plausible mistake to make."""
 
     token_by_token = False  # the prompt too
+    least_gap = 0.0
 
     def __init__(self, model, options, trap=None):
         self.model, self.options, self.trap = model, options, trap
@@ -94,6 +99,8 @@ class Policy:
             scale = np.abs(scores[np.isfinite(scores)]).max() if absolute else abs(last)
             if last != next_:
                 self.gap = min(self.gap, float((last - next_) / scale))
+            if self.gap < self.least_gap:
+                raise CloseCall(f"{self.gap:.1e}")
         return order[: max(n, 0)]
 
     def best_of(self, scores, candidates, n, absolute=False):
