@@ -202,6 +202,7 @@ fn bad_input_is_one_line() {
         (vec!["--text", &text, "--sweep", "cache=full"], "names only the reference itself"),
         (vec!["--text", &text, "--sweep", "kv-type=f16,f17"], "no format `f17`"),
         (vec!["--text", &text, "--sweep", "cache=full", "--cache", "static:9"], "were both given"),
+        (vec!["--text", &text, "--buckets", "0"], "--buckets 0 is not possible: it takes 1 to 1000"),
         (vec!["--text", &text, "--prompt", "9"], "--prompt is for decode mode"),
         (vec!["--text", &text, "--mode", "decode", "--prompt", "0", "--context", "64"], "--prompt 0"),
         (vec!["--text", &text, "--context", "64", "--cache", "static:9"], "static:9 is full"),
@@ -214,6 +215,12 @@ fn bad_input_is_one_line() {
     let long = file("long.txt", SENTENCE.repeat(120).as_bytes());
     let line = complaint(&["ppl", "demo", "--text", &path(&long), "--context", "2049"]);
     assert!(line.contains("longer than the model's context of 2048"), "{line}");
+    let endless = ["--context", "18446744073709551615", "--convention"];
+    for convention in ["strided", "rolling-doc"] {
+        let line =
+            complaint(&[&["ppl", "demo", "--text", &path(&long)], &endless[..], &[convention]].concat());
+        assert!(line.contains("longer than the model's context of 2048"), "{line}");
+    }
     let line = complaint(&["ppl", plain.to_str().unwrap(), "--text", &text]);
     assert!(line.contains("has no tokenizer"), "{line}");
 }
