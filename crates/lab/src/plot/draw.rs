@@ -1,6 +1,6 @@
 //! From charts to SVG: one panel per chart, plot on the left, legend on the right.
 
-use super::axis::{Span, Tick};
+use super::axis::{LONGEST_NAME, Span, Tick, shortened};
 use super::svg::{Anchor, Svg, color};
 use super::{Axis, Chart, Mark, Note, PlotError, Series, Side};
 
@@ -68,8 +68,8 @@ impl Frame {
     pub(super) fn draw_border(&self, svg: &mut Svg, x: &Axis, y: &Axis) {
         let (right, bottom) = (self.left + self.width, self.bottom());
         svg.polyline("frame", &[(self.left, self.top), (self.left, bottom), (right, bottom)]);
-        svg.text("ink", (self.left + self.width / 2.0, bottom + 42.0), Anchor::Middle, &x.label);
-        svg.upward_text("ink", (16.0, self.top + self.height / 2.0), &y.label);
+        svg.text("ink", (self.left + self.width / 2.0, bottom + 42.0), Anchor::Middle, &shortened(&x.label));
+        svg.upward_text("ink", (16.0, self.top + self.height / 2.0), &shortened(&y.label));
     }
 }
 
@@ -79,7 +79,7 @@ fn grid_class(tick: &Tick) -> &'static str {
 
 /// Room on the left for the label of an axis and the texts of its ticks.
 pub(super) fn room_for(axis: &Axis) -> f64 {
-    let longest = axis.names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let longest = axis.names.iter().map(|name| name.chars().count().min(LONGEST_NAME)).max().unwrap_or(0);
     LEFT.max(40.0 + longest as f64 * LETTER)
 }
 

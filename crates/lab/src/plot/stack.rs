@@ -1,7 +1,7 @@
 //! Bars of parts laid end to end: where the time of each thing went.
 
 use super::PlotError;
-use super::axis::{Axis, Span};
+use super::axis::{Axis, Span, shortened};
 use super::draw::{FOOT, Frame, room_for, wrap};
 use super::svg::{Anchor, Svg, color};
 
@@ -114,7 +114,7 @@ impl Stack {
         frame.draw_border(svg, &axis, &Axis::default());
         let top = |bar: usize| frame.top + 4.0 + bar as f64 * STEP + (STEP - BAR) / 2.0;
         for (index, bar) in self.bars.iter().enumerate() {
-            svg.text("ink small", (frame.left - 8.0, top(index) + 14.0), Anchor::End, &bar.name);
+            svg.text("ink small", (frame.left - 8.0, top(index) + 14.0), Anchor::End, &shortened(&bar.name));
         }
         let place = |length: f64| frame.left + span.place(length) * frame.width;
         for part in 0..self.parts.len() {

@@ -176,7 +176,7 @@ pub(super) fn metric_plot(group: &Group<'_>, metric: &str, id: &str, title: &str
             left_over,
         )
     });
-    Some(Plot { id: id.to_string(), main, residuals })
+    Some(beside(Plot { id: id.to_string(), main, residuals }))
 }
 
 /// Every metric as a share of its limit, where limits are known.
@@ -214,7 +214,7 @@ pub(super) fn share_plot(group: &Group<'_>, metrics: &[String], id: &str) -> Opt
         notes: Vec::new(),
         remarks: Vec::new(),
     };
-    Some(Plot { id: id.to_string(), main: panel(chart, traced), residuals: None })
+    Some(beside(Plot { id: id.to_string(), main: panel(chart, traced), residuals: None }))
 }
 
 /// Median against limit, 1 being the limit.
@@ -353,6 +353,26 @@ pub(super) fn panel(mut chart: Chart, traced: Vec<Traced>) -> Panel {
     }
     chart.series = series;
     Panel { chart, rows }
+}
+
+/// Letters that stand beside one another below an axis.
+const ROOM_BELOW: usize = 105;
+
+/// Names that have no room below the axis stand beside it, the first on top.
+fn beside(mut plot: Plot) -> Plot {
+    let names = &plot.main.chart.x.names;
+    let longest = names.iter().map(|name| name.chars().count() + 2).max().unwrap_or(0);
+    if longest * names.len() <= ROOM_BELOW {
+        return plot;
+    }
+    let last = names.len() as f64 - 1.0;
+    let chart = &mut plot.main.chart;
+    std::mem::swap(&mut chart.x, &mut chart.y);
+    chart.y.names.reverse();
+    for point in chart.series.iter_mut().flat_map(|series| &mut series.points) {
+        *point = (point.1, last - point.0);
+    }
+    plot
 }
 
 /// A factor from the unit of a fit to that of the rows.
