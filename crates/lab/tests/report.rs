@@ -264,7 +264,7 @@ fn medians_agree_with_the_rows() {
     let e2e = report.page().plots().next().unwrap();
     let line = e2e.main.chart.series.iter().find(|series| series.name == "median").unwrap();
     let drawn = line.points.iter().find(|point| point.0 == 64.0).unwrap().1;
-    assert_eq!(e2e.main.chart.y.label, "e2e (s)");
+    assert_eq!(e2e.main.chart.y.label, "end-to-end time (E2E) (s)");
     assert!((drawn - walls[2]).abs() < 1e-12, "{drawn} {walls:?}");
     let exact = format!("median {} s", walls[2]);
     assert!(report.html().unwrap().contains(&exact), "{exact} is in no table");

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use roofline_engine::{CacheSpec, KvFormat, Session, SessionOptions};
+use roofline_engine::{Budget, CacheSpec, KvFormat, Session, SessionOptions};
 
 use super::peer::Times;
 use crate::error::LabError;
@@ -28,8 +28,8 @@ impl<'a> Own<'a> {
     ) -> Result<Own<'a>, LabError> {
         // Reserved up front, as llama.cpp does: no page is taken from the system while the clock runs.
         let options = SessionOptions {
-            cache: CacheSpec::Static { capacity: context },
-            kv_format,
+            cache: CacheSpec::Static { capacity: Budget::Tokens(context) },
+            kv_format: kv_format.into(),
             context: Some(context),
             ..SessionOptions::default()
         };

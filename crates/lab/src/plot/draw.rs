@@ -68,7 +68,7 @@ impl Frame {
     pub(super) fn draw_border(&self, svg: &mut Svg, x: &Axis, y: &Axis) {
         let (right, bottom) = (self.left + self.width, self.bottom());
         svg.polyline("frame", &[(self.left, self.top), (self.left, bottom), (right, bottom)]);
-        svg.text("ink", (self.left + self.width / 2.0, bottom + 42.0), Anchor::Middle, &shortened(&x.label));
+        svg.text("ink", (self.left + self.width / 2.0, bottom + 42.0), Anchor::Middle, &x.label);
         svg.upward_text("ink", (16.0, self.top + self.height / 2.0), &shortened(&y.label));
     }
 }
@@ -164,7 +164,7 @@ impl<'a> Panel<'a> {
                     svg.line(&format!("s whisker {color}"), ends[0], ends[1]);
                 }
             }
-            Mark::Dots | Mark::Labelled(_) => {}
+            Mark::Dots | Mark::Rings | Mark::Labelled(_) => {}
         }
     }
 
@@ -175,6 +175,7 @@ impl<'a> Panel<'a> {
             let places = series.points.iter().map(|point| self.place(frame, *point));
             match &series.mark {
                 Mark::Dots => places.for_each(|place| svg.dot(series.color, place)),
+                Mark::Rings => places.for_each(|place| svg.ring(series.color, place)),
                 Mark::Labelled(text) => {
                     for place in places {
                         let aside = free_place(place, &taken);
@@ -259,6 +260,7 @@ pub(super) fn legend_mark(svg: &mut Svg, (x, y): (f64, f64), series: &Series) {
         Mark::Dashed => svg.line(&format!("s dashed {color}"), from, to),
         Mark::Whiskers => svg.line(&format!("s whisker {color}"), from, to),
         Mark::Dots => svg.dot(series.color, (x, y)),
+        Mark::Rings => svg.ring(series.color, (x, y)),
         Mark::Band => {
             let corners =
                 [(x - 11.0, y - 5.0), (x + 11.0, y - 5.0), (x + 11.0, y + 5.0), (x - 11.0, y + 5.0)];

@@ -129,7 +129,7 @@ function redraw(panel, xView, yView) {
     }
     const pair = p => p.px.toFixed(2) + ',' + p.py.toFixed(2);
     const marks = one.group.children;
-    if (one.mark === 'dots' || one.mark === 'labelled') {
+    if (['dots', 'rings', 'labelled'].includes(one.mark)) {
       one.points.forEach((p, i) => marks[i].setAttribute('transform', `translate(${p.px.toFixed(2)} ${p.py.toFixed(2)})`));
     } else if (one.mark === 'whiskers') {
       for (let i = 0; i + 1 < one.points.length; i += 2) {
