@@ -179,13 +179,6 @@ def contrast(browser):
         return Math.min(...names.map(light).map(l => (Math.max(l, paper) + 0.05) / (Math.min(l, paper) + 0.05)));""")
 
 
-def places(browser, figure):
-    """Where the dots of a plot stand, in its own units."""
-    return browser.run("""
-        const dots = document.querySelectorAll(`#${arguments[0]} svg.chart g.series[data-mark=dots] path`);
-        return [...dots].map(dot => dot.getAttribute('transform'));""", figure)
-
-
 def dot_on_screen(browser, figure):
     """The middle of a dot near the middle of the plot, scrolled into view."""
     return browser.run("""

@@ -56,7 +56,7 @@ fn arguments<'a>(model: &'a str, peers: &'a str, python: &'a str, output: &'a st
         "-n",
         "2",
         "-r",
-        "3",
+        "6",
         "--warm-up",
         "1",
         "--threads",
@@ -84,7 +84,7 @@ fn a_peer_runs_in_turn_and_the_report_draws_it() {
         .collect();
     let runs: Vec<&Value> = lines.iter().filter(|row| row["kind"] == "measurement").collect();
     let engines: Vec<&str> = runs.iter().map(|run| run["cell"]["engine"].as_str().unwrap()).collect();
-    assert_eq!(engines.len(), 8, "one warm-up and three rounds of two engines");
+    assert_eq!(engines.len(), 14, "one warm-up and six rounds of two engines");
     for pair in engines.chunks(2) {
         assert!(pair[0].starts_with("roofline ") && pair[1] == "stand-in 1.0", "A B A B: {engines:?}");
     }
@@ -98,7 +98,7 @@ fn a_peer_runs_in_turn_and_the_report_draws_it() {
     let html = stdout(&["report", &output, "-o", "-"]);
     assert!(html.contains("stand-in 1.0") && html.contains("id=\"g1-decode-rate\""));
     let csv = stdout(&["report", &output, "--csv"]);
-    assert_eq!(csv.lines().count(), 9);
+    assert_eq!(csv.lines().count(), 15);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn rows_before_a_crash_stay() {
     let text = std::fs::read_to_string(&path).unwrap();
     assert_eq!(text.lines().filter(|line| line.contains("\"kind\":\"measurement\"")).count(), 5);
     let html = stdout(&["report", &output, "-o", "-"]);
-    assert!(html.contains("not complete: 3 of 6 runs"), "it says how far it went");
+    assert!(html.contains("not complete: 3 of 12 runs"), "it says how far it went");
 }
 
 #[test]

@@ -107,12 +107,14 @@ class Transformers:
         tensor = lambda ids: self.torch.tensor([ids])
         with self.torch.inference_mode():
             if self.depth == depth and len(depth) > 0:
-                self.cache.crop(len(depth))
+                # A negative number removes so many; what a positive one means changed between versions.
+                self.cache.crop(-self.added)
             else:
                 self.cache = self.lib.DynamicCache()
                 if depth:
                     self.feed(tensor(depth))
                 self.depth = depth
+            self.added = len(prompt) + len(decode)
             prompt, steps = tensor(prompt), [tensor([id]) for id in decode]
             began = time.perf_counter()
             logits = self.feed(prompt)

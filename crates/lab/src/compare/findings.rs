@@ -4,6 +4,9 @@ use crate::experiment::rows::{Finding, Measurement, Quantity, Value};
 use crate::experiment::{Ordered, Recording};
 use crate::statistics::{Bootstrap, Interval, bootstrap, median};
 
+/// Pairs from which on a difference is claimed: a bootstrap of fewer calls equal things different too often.
+const FEWEST_PAIRS: usize = 6;
+
 /// Name of the axis that holds engines.
 const ENGINE: &str = "engine";
 
@@ -83,7 +86,9 @@ fn finding(phase: &str, peer: &Value, place: &Ordered<Value>, pairs: &[(f64, f64
         _ => format!("decode of {} after {} at depth {}", axis("output"), axis("prompt"), axis("depth")),
     };
     let between = |low: f64, high: f64| format!("[{low:.2}, {high:.2}], n = {n} pairs");
-    let sentence = if interval.contains(1.0) {
+    let sentence = if n < FEWEST_PAIRS {
+        format!("{what}: Roofline and {peer}: ratio {ratio:.2}, but {n} pairs are too few to tell.")
+    } else if interval.contains(1.0) {
         format!(
             "{what}: no difference shown between Roofline and {peer}: ratio {ratio:.2} {}.",
             between(interval.low, interval.high)
