@@ -1,4 +1,5 @@
 //! The kernel table takes the widest kernel the machine runs, for every operation and format, and says so.
+#![allow(clippy::panic)] // the lint exempts test functions, not their helpers
 
 use roofline_kernels::{Arithmetic, Choice, Isa, KernelTable, Operation, SkipReason};
 use roofline_weights::Format;
