@@ -101,7 +101,13 @@ impl Record {
         };
         table.row([
             "load".to_string(),
-            format!("{}, {} of weights", ms(self.load.time), bytes(self.load.weight_bytes)),
+            format!(
+                "{}, {} of weights; {} of it packing {}",
+                ms(self.load.time),
+                bytes(self.load.weight_bytes),
+                ms(self.load.pack_time),
+                bytes(self.load.packed_bytes)
+            ),
         ]);
         table.row([
             "prompt".to_string(),
@@ -191,7 +197,9 @@ impl Record {
             },
             "load": {
                 "seconds": seconds(self.load.time),
+                "pack_seconds": seconds(self.load.pack_time),
                 "weight_bytes": self.load.weight_bytes,
+                "packed_bytes": self.load.packed_bytes,
                 "parameters": self.load.parameters,
             },
             "kv_bytes": {

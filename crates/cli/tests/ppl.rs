@@ -21,7 +21,7 @@ fn file(name: &str, bytes: &[u8]) -> PathBuf {
 }
 
 fn text(name: &str) -> String {
-    file(name, SENTENCE.repeat(20).as_bytes()).to_str().unwrap().to_string()
+    file(name, SENTENCE.repeat(40).as_bytes()).to_str().unwrap().to_string()
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn every_number_names_what_it_depends_on() {
     let text = text("names.txt");
     let shown = stdout(&["ppl", "demo", "--text", &text, "--context", "64"]);
     for words in [
-        "names.txt: 1,600 bytes, 341 words,",
+        "names.txt: 3,160 bytes, 721 words,",
         "sha256 ",
         "half-chunk: llama.cpp's llama-perplexity",
         "none: the tokenizer adds none",
@@ -66,7 +66,7 @@ fn json_holds_the_plan_and_the_figures_of_every_convention() {
             (Some(convention), Some(context))
         );
         assert_eq!(report["bos_handling"], bos);
-        assert_eq!(report["texts"][0]["whole"]["bytes"], 1600);
+        assert_eq!(report["texts"][0]["whole"]["bytes"], 3160);
         assert_eq!(report["texts"][0]["sha256"].as_str().unwrap().len(), 64);
         assert!(report["reference"].is_null() && report["rows"].as_array().unwrap().len() == 1);
         let row = &report["rows"][0];
@@ -195,13 +195,14 @@ fn bad_input_is_one_line() {
         (vec!["--text", &text, "--convention", "half-chnk"], "did you mean half-chunk?"),
         (vec!["--text", &text, "--convention", "rolling"], "did you mean rolling-doc?"),
         (vec!["--text", &text, "--cache", "ful"], "unknown cache policy `ful`"),
-        (vec!["--text", &text, "--kv-type", "q9"], "`q9` is no format of the cache"),
+        (vec!["--text", &text, "--kv-type", "q9"], "no format `q9`"),
         (vec!["--text", &text, "--against", "half"], "invalid value 'half'"),
         (vec!["--text", &text, "--sweep", "cach=full"], "`cach` is no axis"),
         (vec!["--text", &text, "--sweep", "cache="], "a value is missing"),
         (vec!["--text", &text, "--sweep", "cache=full"], "names only the reference itself"),
-        (vec!["--text", &text, "--sweep", "kv-type=f16,f17"], "`f17` is no format of the cache"),
+        (vec!["--text", &text, "--sweep", "kv-type=f16,f17"], "no format `f17`"),
         (vec!["--text", &text, "--sweep", "cache=full", "--cache", "static:9"], "were both given"),
+        (vec!["--text", &text, "--buckets", "0"], "--buckets 0 is not possible: it takes 1 to 1000"),
         (vec!["--text", &text, "--prompt", "9"], "--prompt is for decode mode"),
         (vec!["--text", &text, "--mode", "decode", "--prompt", "0", "--context", "64"], "--prompt 0"),
         (vec!["--text", &text, "--context", "64", "--cache", "static:9"], "static:9 is full"),
@@ -214,6 +215,12 @@ fn bad_input_is_one_line() {
     let long = file("long.txt", SENTENCE.repeat(120).as_bytes());
     let line = complaint(&["ppl", "demo", "--text", &path(&long), "--context", "2049"]);
     assert!(line.contains("longer than the model's context of 2048"), "{line}");
+    let endless = ["--context", "18446744073709551615", "--convention"];
+    for convention in ["strided", "rolling-doc"] {
+        let line =
+            complaint(&[&["ppl", "demo", "--text", &path(&long)], &endless[..], &[convention]].concat());
+        assert!(line.contains("longer than the model's context of 2048"), "{line}");
+    }
     let line = complaint(&["ppl", plain.to_str().unwrap(), "--text", &text]);
     assert!(line.contains("has no tokenizer"), "{line}");
 }

@@ -13,7 +13,7 @@ use roofline_model::tensor_plan::{LayerRole, PlannedTensor, Role, Rows, Source};
 use roofline_weights::{Format, TensorView, blocks};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 impl Model {
     /// Packs the weights of `files` for `cpu`. `progress` hears (tensors done, tensors in all).
@@ -44,8 +44,13 @@ impl Model {
         let layers =
             (0..config.n_layers).map(|index| loader.layer(index, &config)).collect::<Result<_, _>>()?;
         let final_norm = loader.norm(Role::FinalNorm, Role::FinalNormBias)?.into();
-        let (weight_bytes, parameters) = (loader.bytes, loader.parameters);
-        let facts = LoadFacts { time: started.elapsed(), weight_bytes, parameters };
+        let facts = LoadFacts {
+            time: started.elapsed(),
+            pack_time: loader.pack_time,
+            weight_bytes: loader.bytes,
+            packed_bytes: loader.packed_bytes,
+            parameters: loader.parameters,
+        };
         Ok(Model { config, cpu, tables, layers, final_norm, inv_freq, facts })
     }
 }
@@ -59,12 +64,15 @@ struct Loader<'a> {
     done: usize,
     bytes: u64,
     parameters: u64,
+    pack_time: Duration,
+    packed_bytes: u64,
 }
 
 impl<'a> Loader<'a> {
     fn new(files: &'a ModelFiles, cpu: &'a Cpu, progress: &'a mut dyn FnMut(usize, usize)) -> Loader<'a> {
         let planned = files.plan().tensors.iter().map(|tensor| (tensor.role, tensor)).collect();
-        Loader { files, cpu, planned, progress, done: 0, bytes: 0, parameters: 0 }
+        let pack_time = Duration::ZERO;
+        Loader { files, cpu, planned, progress, done: 0, bytes: 0, parameters: 0, pack_time, packed_bytes: 0 }
     }
 
     /// The bytes of a planned tensor and which rows of them it is. The plan was checked: a miss is a plan without the
@@ -121,10 +129,23 @@ impl<'a> Loader<'a> {
             let at = row_of(source.rows, row) * row_bytes;
             &view.bytes[at..at + row_bytes]
         };
-        let packed = PackedMatrix::pack(view.format, rows, cols, &of_row, &self.cpu.team);
+        let started = Instant::now();
+        // Never two copies of the weights resident: what is packed lets go of its file as packing goes on.
+        let (checkpoint, mut released) = (self.files.checkpoint(), 0);
+        let mut release = |rows: usize| {
+            if let Rows::All = source.rows {
+                checkpoint.release_part(&source.name, released..rows * row_bytes);
+                released = rows * row_bytes;
+            }
+        };
+        let packed = PackedMatrix::pack_with(view.format, rows, cols, &of_row, &self.cpu.team, &mut release);
+        checkpoint.release(&source.name);
+        let packed =
+            packed.map_err(|error| EngineError::Tensor { name: source.name.clone(), role, source: error })?;
         self.count(rows * cols, view.format);
-        self.files.checkpoint().release(&source.name); // never two copies of the weights resident
-        packed.map_err(|error| EngineError::Tensor { name: source.name.clone(), role, source: error })
+        self.pack_time += started.elapsed();
+        self.packed_bytes += packed.allocated_bytes() as u64;
+        Ok(packed)
     }
 
     /// The embedding table and the output head. An untied table is only looked up, a row a token: it stays in the file.

@@ -26,8 +26,13 @@ pub struct Model {
 pub struct LoadFacts {
     /// Wall time from opened files to a runnable model.
     pub time: Duration,
+    /// How much of it went into packing matrices: reading them from the file (or the system's cache of it) and writing
+    /// them in the layout of the kernels, all threads at once.
+    pub pack_time: Duration,
     /// Bytes of weights as stored in their formats; a tied table counts once.
     pub weight_bytes: u64,
+    /// Memory that packed matrices hold. The rest of the weights are vectors, and a table that stays in the file.
+    pub packed_bytes: u64,
     /// Weights.
     pub parameters: u64,
 }

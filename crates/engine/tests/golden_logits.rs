@@ -3,17 +3,17 @@
 
 mod support;
 
-use roofline_engine::{CacheSpec, KvFormat, Session, SessionOptions};
+use roofline_engine::{CacheSpec, Isa, KvFormat, Session, SessionOptions};
 use std::path::Path;
-use support::{Golden, all_logits, argmax, golden, goldens, load, max_difference, session};
+use support::{Golden, all_logits, argmax, golden, goldens, load, load_on, max_difference, session};
 
 /// DESIGN §8: float32 logits of spread ~1 within 1e-4 of transformers.
 const TOLERANCE: f32 = 1e-4;
 
-fn check_against_transformers(golden: &Golden, path: &Path, threads: usize) {
-    let model = load(path, threads);
+fn check_against_transformers(golden: &Golden, path: &Path, threads: usize, isa: Isa) {
+    let model = load_on(path, threads, Some(isa));
     let vocab = model.config().vocab_size;
-    let name = format!("{} ({})", golden.name, path.file_name().unwrap().to_string_lossy());
+    let name = format!("{} ({}) on {isa}", golden.name, path.file_name().unwrap().to_string_lossy());
 
     let mut session = session(&model);
     let prompt = all_logits(&mut session, &golden.prompt);
@@ -32,7 +32,10 @@ fn check_against_transformers(golden: &Golden, path: &Path, threads: usize) {
 #[test]
 fn hugging_face_folders_agree_with_transformers() {
     for golden in goldens() {
-        check_against_transformers(&golden, &golden.dir, 1);
+        // Each level that the machine has, down to plain Rust: what runs elsewhere is tested here.
+        for isa in Isa::available() {
+            check_against_transformers(&golden, &golden.dir, 1, isa);
+        }
     }
 }
 
@@ -43,7 +46,7 @@ fn gguf_files_agree_with_transformers() {
         let path = golden.dir.join("model.gguf");
         // GGUF has no key for GPT-NeoX's activation: exact gelu is run, and this model was made with `gelu_new`.
         if path.is_file() {
-            check_against_transformers(&golden, &path, 2);
+            check_against_transformers(&golden, &path, 2, Isa::widest());
             checked += 1;
         }
     }

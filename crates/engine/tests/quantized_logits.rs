@@ -1,10 +1,12 @@
-//! Every block format: the kernels that read stored blocks against the same weights decoded to F32.
+//! Every block format on every instruction set that the machine has: the kernels that read stored blocks against the
+//! same weights decoded to F32.
 #![allow(clippy::unwrap_used, clippy::panic)] // tests
 
 mod support;
 #[path = "support/synthetic.rs"]
 mod synthetic;
 
+use roofline_engine::Isa;
 use roofline_weights::Format;
 use std::path::PathBuf;
 
@@ -23,19 +25,40 @@ fn relative_rms(a: &[f32], b: &[f32]) -> f64 {
     (difference / b.iter().map(|y| square(f64::from(*y))).sum::<f64>()).sqrt()
 }
 
+fn rows(logits: &[f32]) -> impl Iterator<Item = &[f32]> {
+    logits.chunks_exact(synthetic::VOCAB)
+}
+
+/// The same token comes first, or one that ties with it within the tolerance.
+fn check_token(found: &[f32], expected: &[f32], what: &str) {
+    let (found, best) = (support::argmax(found) as usize, support::argmax(expected) as usize);
+    let size = (expected.iter().map(|x| f64::from(x * x)).sum::<f64>() / expected.len() as f64).sqrt();
+    let behind = f64::from(expected[best] - expected[found]) / size;
+    assert!(
+        behind <= 4.0 * TOLERANCE,
+        "{what}: {found} instead of {best}, {behind:.4} of the logits' size behind"
+    );
+}
+
 fn check(architecture: &str, format: Format) {
     let pair = synthetic::pair(architecture, format, 17);
     let stored = write(&format!("{architecture}-{format}.gguf"), &pair.stored);
     let decoded = write(&format!("{architecture}-{format}-decoded.gguf"), &pair.decoded);
     let ids: Vec<u32> = (0..21).map(|i| (i * 97 + 5) % synthetic::VOCAB as u32).collect();
-    let run = |path: &PathBuf| {
-        let mut session = support::session(&support::load(path, 2));
+    let run = |path: &PathBuf, isa| {
+        let mut session = support::session(&support::load_on(path, 2, Some(isa)));
         support::all_logits(&mut session, &ids)
     };
-    let (found, expected) = (run(&stored), run(&decoded));
-    let error = relative_rms(&found, &expected);
-    println!("{architecture} {format}: {error:.2e}");
-    assert!(error <= TOLERANCE, "{architecture} in {format}: relative RMS {error:.4}");
+    let expected = run(&decoded, Isa::Scalar);
+    for isa in Isa::available() {
+        let found = run(&stored, isa);
+        let error = relative_rms(&found, &expected);
+        println!("{architecture} {format} on {isa}: {error:.2e}");
+        assert!(error <= TOLERANCE, "{architecture} in {format} on {isa}: relative RMS {error:.4}");
+        for (row, (found, expected)) in rows(&found).zip(rows(&expected)).enumerate() {
+            check_token(found, expected, &format!("{architecture} in {format} on {isa}, token {row}"));
+        }
+    }
     std::fs::remove_file(stored).unwrap();
     std::fs::remove_file(decoded).unwrap();
 }

@@ -142,11 +142,22 @@ mod avx512bf16 {
 }
 #[cfg(target_arch = "aarch64")]
 compile!(neon, "neon", crate::simd::neon::Neon, bytes 4, 4 x 2 or 1, pairs ByPairs 4, 4 x 2, floats 4, 4 x 4);
+// Sums that are one vector instead of two leave room for more rows.
+#[cfg(target_arch = "aarch64")]
+compile!(
+    neondot, "neon,dotprod", crate::simd::neon::Neon<{ crate::simd::neon::DOTPROD }>,
+    bytes 4, 4 x 4 or 2, pairs ByPairs 4, 4 x 2, floats 4, 4 x 4
+);
+#[cfg(target_arch = "aarch64")]
+compile!(
+    neoni8mm, "neon,dotprod,i8mm", crate::simd::neon::Neon<{ crate::simd::neon::I8MM }>,
+    bytes 4, 4 x 4 or 2, pairs ByPairs 4, 4 x 2, floats 4, 4 x 4
+);
 
 /// Kernels of a quantized format and 8-bit activations for each level of this architecture.
 fn bytes<Q: crate::quantized::Quantized>() -> Vec<Compiled> {
     debug_assert!(Q::FORMAT.is_quantized());
-    vec![
+    let all = [
         #[cfg(target_arch = "x86_64")]
         avx2::bytes::<Q>(Isa::Avx2),
         #[cfg(target_arch = "x86_64")]
@@ -155,7 +166,14 @@ fn bytes<Q: crate::quantized::Quantized>() -> Vec<Compiled> {
         avx512vnni::bytes::<Q>(Isa::Avx512Vnni),
         #[cfg(target_arch = "aarch64")]
         neon::bytes::<Q>(Isa::Neon),
-    ]
+        #[cfg(target_arch = "aarch64")]
+        neondot::bytes::<Q>(Isa::NeonDot),
+        #[cfg(target_arch = "aarch64")]
+        neoni8mm::bytes::<Q>(Isa::NeonI8mm),
+    ];
+    // Weights of fewer than 8 bits are signed bytes as they are, for which `i8mm` has nothing better.
+    let gains = |c: &Compiled| c.isa != Isa::NeonI8mm || Q::LAYOUT.low_bits == 8;
+    all.into_iter().filter(gains).collect()
 }
 
 /// The same of 16-bit activations.

@@ -20,12 +20,22 @@ pub enum Isa {
     Neon,
     /// aarch64 with the integer dot products of `dotprod` on top.
     NeonDot,
+    /// `dotprod` and the products of signed by unsigned bytes of `i8mm` on top.
+    NeonI8mm,
 }
 
 impl Isa {
     /// Every level, narrow before wide within a family.
-    pub const ALL: [Isa; 7] =
-        [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Avx512Bf16, Isa::Neon, Isa::NeonDot];
+    pub const ALL: [Isa; 8] = [
+        Isa::Scalar,
+        Isa::Avx2,
+        Isa::Avx512,
+        Isa::Avx512Vnni,
+        Isa::Avx512Bf16,
+        Isa::Neon,
+        Isa::NeonDot,
+        Isa::NeonI8mm,
+    ];
 
     /// Lower-case name, as `avx512vnni`.
     pub fn name(self) -> &'static str {
@@ -37,6 +47,7 @@ impl Isa {
             Isa::Avx512Bf16 => "avx512bf16",
             Isa::Neon => "neon",
             Isa::NeonDot => "neondot",
+            Isa::NeonI8mm => "neoni8mm",
         }
     }
 
@@ -58,6 +69,7 @@ impl Isa {
             Isa::Avx512Bf16 => (1, 4),
             Isa::Neon => (2, 1),
             Isa::NeonDot => (2, 2),
+            Isa::NeonI8mm => (2, 3),
         }
     }
 
@@ -87,6 +99,8 @@ impl Isa {
             Isa::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             #[cfg(target_arch = "aarch64")]
             Isa::NeonDot => Isa::Neon.is_available() && std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => Isa::NeonDot.is_available() && std::arch::is_aarch64_feature_detected!("i8mm"),
             #[allow(unreachable_patterns)] // which arms are left depends on the target
             _ => false,
         }

@@ -14,6 +14,9 @@ use crate::layout::{
 use crate::shared_slice::SharedSlice;
 use crate::team::Team;
 
+/// Bytes of a matrix that are packed between two words of progress: this much of it is resident twice at most.
+const BAND_BYTES: usize = 16 << 20;
+
 /// One weight matrix, `rows` outputs by `cols` inputs, in groups of 16 interleaved rows at the density of its file
 /// (see `docs/kernels.md`). Rows that fill up the last group are zero and never reach an output.
 pub struct PackedMatrix {
@@ -25,18 +28,34 @@ pub struct PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// Packs a matrix whose row `r` is `row_bytes(r)`, as the file stores it. Groups are packed in parallel.
+    /// [`pack_with`](Self::pack_with) for a source that nothing needs to let go of.
     ///
     /// # Errors
-    /// [`PartialBlock`](KernelError::PartialBlock), [`RowBytes`](KernelError::RowBytes),
-    /// [`TooLarge`](KernelError::TooLarge), or [`NotFinite`](KernelError::NotFinite) for a float weight or an f16
-    /// scale that is NaN or infinite (the first row that has one is named).
+    /// The same.
     pub fn pack<'a>(
         format: Format,
         rows: usize,
         cols: usize,
         row_bytes: &(dyn Fn(usize) -> &'a [u8] + Sync),
         team: &Team,
+    ) -> Result<PackedMatrix, KernelError> {
+        PackedMatrix::pack_with(format, rows, cols, row_bytes, team, &mut |_| {})
+    }
+
+    /// Packs a matrix whose row `r` is `row_bytes(r)`, as the file stores it. Groups are packed in parallel, 16 MiB at
+    /// a time; `packed` hears after each how many rows are done, and may let go of what they were read from.
+    ///
+    /// # Errors
+    /// [`PartialBlock`](KernelError::PartialBlock), [`RowBytes`](KernelError::RowBytes),
+    /// [`TooLarge`](KernelError::TooLarge), or [`NotFinite`](KernelError::NotFinite) for a float weight or an f16
+    /// scale that is NaN or infinite (the first row that has one is named).
+    pub fn pack_with<'a>(
+        format: Format,
+        rows: usize,
+        cols: usize,
+        row_bytes: &(dyn Fn(usize) -> &'a [u8] + Sync),
+        team: &Team,
+        packed: &mut dyn FnMut(usize),
     ) -> Result<PackedMatrix, KernelError> {
         let too_large = KernelError::TooLarge { format, rows, cols };
         let Some(file_bytes) = format.bytes_of(cols) else {
@@ -55,7 +74,7 @@ impl PackedMatrix {
             }
         };
         let shared = SharedSlice::new(bytes.as_mut_slice());
-        team.run(groups, &|group, _| {
+        let pack = |group: usize| {
             // SAFETY: each group is one tile.
             let out = unsafe { shared.part(group * group_bytes, group_bytes) };
             let first_row = group * GROUP;
@@ -73,7 +92,13 @@ impl PackedMatrix {
                 let row = first_row + lane;
                 report(row, KernelError::NotFinite { row, col });
             }
-        });
+        };
+        let band = (BAND_BYTES / group_bytes.max(1)).max(1);
+        for first in (0..groups).step_by(band) {
+            let len = band.min(groups - first);
+            team.run(len, &|i, _| pack(first + i));
+            packed(rows.min((first + len) * GROUP));
+        }
         match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some((_, error)) => Err(error),
             None => Ok(PackedMatrix { format, rows, cols, group_bytes, bytes }),

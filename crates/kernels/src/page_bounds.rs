@@ -7,7 +7,7 @@
 use half::f16;
 
 use crate::error::KernelError;
-use crate::kv_page::{KvFormat, PageLayout};
+use crate::kv_page::{KvFormat, PageLayout, PageRef};
 use crate::table::KernelTable;
 use crate::vectors::{Kernel, Simd, dispatch};
 
@@ -122,8 +122,9 @@ impl PageBounds {
     ///
     /// # Panics
     /// When there is no such page, or `bytes` or `slots` do not fit the layout.
-    pub fn update(&mut self, page: usize, bytes: &[u8], slots: std::ops::Range<usize>) {
+    pub fn update<'a>(&mut self, page: usize, bytes: impl Into<PageRef<'a>>, slots: std::ops::Range<usize>) {
         self.place(page);
+        let bytes = bytes.into();
         let d = self.layout.head_dim();
         let mut key = [0.0; PageLayout::MAX_HEAD_DIM];
         let (mut min, mut max) =

@@ -104,6 +104,14 @@ fn no_call_allocates() {
         argmax(&table, &out[..n]).unwrap() as f64 + log_sum_exp(&table, &out[..n])
     };
     step(1);
+    // A thread allocates while it starts: each has to have done a tile before allocations count.
+    let started = AtomicUsize::new(0);
+    while started.load(Ordering::Relaxed) != 0b11 {
+        team.run(64, &|_, worker| {
+            started.fetch_or(1 << worker, Ordering::Relaxed);
+            std::thread::sleep(std::time::Duration::from_micros(50));
+        });
+    }
     let before = ALLOCATIONS.load(Ordering::Relaxed);
     for rows in [1, 2, 200, 1] {
         assert!(step(rows).is_finite());

@@ -4,7 +4,7 @@ use roofline_kernels::{Arithmetic, Choice, Isa, KernelTable, Operation, SkipReas
 use roofline_weights::Format;
 
 /// The level that a matrix kernel of `format` must have on a machine of level `isa`, and the numbers it must multiply.
-/// Floats gain nothing from integer dot products, and NEON's are not used yet.
+/// Floats gain nothing from integer dot products, and only 8-bit weights from those of unsigned by signed bytes.
 fn expected(format: Format, isa: Isa, arithmetic: Arithmetic) -> (Isa, &'static str) {
     let numbers = match arithmetic {
         Arithmetic::Fast if format.is_quantized() => "i8",
@@ -15,7 +15,9 @@ fn expected(format: Format, isa: Isa, arithmetic: Arithmetic) -> (Isa, &'static 
         Isa::Avx512Bf16 if format == Format::Bf16 && arithmetic == Arithmetic::Fast => (isa, "bf16"),
         Isa::Avx512Vnni | Isa::Avx512Bf16 if !format.is_quantized() => (Isa::Avx512, numbers),
         Isa::Avx512Bf16 => (Isa::Avx512Vnni, numbers),
-        Isa::NeonDot => (Isa::Neon, numbers),
+        Isa::NeonI8mm if numbers == "i8" && format == Format::Q8_0 => (isa, numbers),
+        Isa::NeonDot | Isa::NeonI8mm if numbers == "i8" => (Isa::NeonDot, numbers),
+        Isa::NeonDot | Isa::NeonI8mm => (Isa::Neon, numbers),
         isa => (isa, numbers),
     }
 }

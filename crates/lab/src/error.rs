@@ -7,6 +7,7 @@ use roofline_kernels::probe::ProbeError;
 use roofline_limits::LimitsError;
 
 use crate::bench::BenchError;
+use crate::compare::CompareError;
 use crate::convert::ConvertError;
 use crate::experiment::ExperimentError;
 use crate::plot::PlotError;
@@ -40,6 +41,9 @@ pub enum LabError {
     /// An experiment that cannot run, or a file that is none.
     #[error(transparent)]
     Experiment(#[from] ExperimentError),
+    /// A comparison that cannot run, or a peer that failed.
+    #[error(transparent)]
+    Compare(#[from] CompareError),
     /// What the engine refused or failed at.
     #[error(transparent)]
     Engine(EngineError),

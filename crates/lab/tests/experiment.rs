@@ -177,6 +177,8 @@ fn files_of_something_else_are_left_alone() {
     let error = measure(&spec("output = 3"), &path).unwrap_err().to_string();
     assert!(error.contains("line 1"), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), b"dear diary\n");
+    let device = measure(&spec("output = 3"), Path::new("/dev/zero")).unwrap_err().to_string();
+    assert!(device.contains("/dev/zero"), "{device}");
 }
 
 /// The weights are in memory: a file that goes away between two rounds changes nothing, and a later run says that it is
@@ -256,6 +258,33 @@ fn precisions_depths_and_geometries_are_made_on_the_fly() {
     assert!(unknown.unwrap_err().to_string().contains("pythia-70m"));
 }
 
+/// Against itself a model diverges by nothing; the fewer bits, the further; and a cache of a few tokens costs more than
+/// one that keeps all.
+#[test]
+fn quality_stands_beside_the_times() {
+    let of = |name: &str, axes: &str| -> Vec<(String, f64, f64)> {
+        let base = spec(&format!("output = 2\n{axes}"));
+        let spec = Spec { quality: true, repeats: 1, warm_up: 0, ..base };
+        let outcome = measure(&spec, &scratch(name)).unwrap();
+        let axis = spec.varied()[0].to_string();
+        let row = |quality: &roofline_lab::experiment::rows::Quality| {
+            let metric = |name: &str| quality.metrics.get(name).unwrap().value;
+            (quality.cell.get(&axis).unwrap().to_string(), metric("perplexity"), metric("kl"))
+        };
+        outcome.recording.qualities().map(row).collect()
+    };
+    let precisions = of("quality_precision", "precision = [\"w16\", \"w8\", \"w3\"]");
+    let [(_, base, none), (_, eight, little), (_, three, much)] = &precisions[..] else {
+        panic!("{precisions:?}")
+    };
+    assert!(none.abs() < 1e-9 && *little > 0.0 && *much > 10.0 * little, "{precisions:?}");
+    assert!((eight / base - 1.0).abs() < 0.02 && three > base, "{precisions:?}");
+
+    let caches = of("quality_cache", "cache = [\"full\", \"streaming:sinks=4,window=12\"]");
+    let [(_, full, none), (_, cut, much)] = &caches[..] else { panic!("{caches:?}") };
+    assert!(none.abs() < 1e-9 && *much > 0.01 && cut > full, "{caches:?}");
+}
+
 /// Steps of exactly B + position/W, and walls of exactly b + a·n: what is found is what was put in.
 #[test]
 fn findings_recover_what_rows_were_made_of() {
@@ -287,6 +316,86 @@ fn findings_recover_what_rows_were_made_of() {
     assert!((value("steps", "slope") * w - 1.0).abs() < 1e-6);
     assert!((value("whole", "c") * 2.0 * w - 1.0).abs() < 1e-3);
     assert!(value("log_log", "slope_of_steps") > 1.0);
+}
+
+/// A measured file whose figures are replaced by ones of known truth.
+fn made_up(
+    name: &str,
+    axes: &str,
+    analysis: Analysis,
+    figure: impl Fn(&Measurement) -> (&'static str, f64),
+) -> Vec<Finding> {
+    let spec = Spec { analysis, repeats: 6, warm_up: 0, ..spec(axes) };
+    let mut recording = measure(&spec, &scratch(name)).unwrap().recording;
+    for row in &mut recording.rows {
+        if let Row::Measurement(run) = row {
+            let (metric, value) = figure(run);
+            run.metrics.set(metric, Metric::new(value, "s"));
+        }
+    }
+    findings(&recording)
+}
+
+/// Reproducible noise of ± 2 % from the order of the run.
+fn wobble(run: &Measurement) -> f64 {
+    1.0 + 0.02 * ((run.order as f64 * 0.754_877_666).fract() - 0.5) * 2.0
+}
+
+fn named<'f>(found: &'f [Finding], name: &str) -> &'f Finding {
+    found.iter().find(|finding| finding.name == name).unwrap_or_else(|| panic!("no {name} in {found:?}"))
+}
+
+#[test]
+fn a_turning_point_of_known_place_is_found() {
+    let mut spec = Spec { analysis: Analysis::PromptLength, warm_up: 0, ..spec("output = 1") };
+    spec.axes.set("prompt", [1, 2, 4, 8, 12, 16, 24, 32, 48, 64].map(Value::Whole).to_vec());
+    let mut recording = measure(&spec, &scratch("turn")).unwrap().recording;
+    for row in &mut recording.rows {
+        if let Row::Measurement(run) = row {
+            let rows = run.prompt_tokens as f64;
+            run.metrics.set("prefill", Metric::new(1e-3 * wobble(run) * (rows / 10.0).max(1.0), "s"));
+        }
+    }
+    let found = findings(&recording);
+    let turn = named(&found, "turning_point");
+    let value = turn.values.get("turn").unwrap();
+    assert!((8.0..12.5).contains(&value.value), "{turn:?}");
+    assert!(turn.sentence.starts_with("The prompt's time turns at"), "{}", turn.sentence);
+}
+
+#[test]
+fn equal_arms_show_no_difference_and_unequal_ones_do() {
+    let arms = "output = 3\narm = [\"A\", \"B\"]";
+    let equal = made_up("arms_equal", arms, Analysis::Noise, |run| ("tpot", 1e-3 * wobble(run)));
+    assert!(named(&equal, "arms_tpot").sentence.contains("no difference shown"));
+    assert!(named(&equal, "drift").sentence.contains("No drift shown"));
+    let slower = made_up("arms_unequal", arms, Analysis::Noise, |run| {
+        let factor = if run.cell.get("arm") == Some(&Value::Text("B".into())) { 1.2 } else { 1.0 };
+        ("tpot", 1e-3 * factor * wobble(run))
+    });
+    let sentence = &named(&slower, "arms_tpot").sentence;
+    assert!(sentence.contains("% more"), "{sentence}");
+}
+
+#[test]
+fn drift_is_said() {
+    let found = made_up("drift", "output = 3", Analysis::Plain, |run| {
+        ("tpot", 1e-3 * (1.0 + 0.05 * run.order as f64) * (1.0 + 0.1 * (wobble(run) - 1.0)))
+    });
+    let sentence = &named(&found, "drift").sentence;
+    assert!(sentence.starts_with("tpot moved by +"), "{sentence}");
+}
+
+#[test]
+fn a_policy_inside_of_the_noise_is_no_saving() {
+    let caches = "output = 3\ncache = [\"full\", \"static:fit\"]";
+    // Every other round takes twice as long, whatever the cache.
+    let found = made_up("noisy_policy", caches, Analysis::CachePolicy, |run| {
+        let factor = if run.cell.get("cache") == Some(&Value::Text("full".into())) { 1.0 } else { 0.9 };
+        ("itl_p50", 1e-3 * factor * wobble(run) * if run.repeat % 2 == 0 { 1.0 } else { 2.0 })
+    });
+    let sentence = &named(&found, "cache_static:fit").sentence;
+    assert!(sentence.contains("itl_p50") && sentence.contains("(no difference shown)"), "{sentence}");
 }
 
 /// The same rows with other wall clocks and machines give the same findings, and reading is the inverse of writing.

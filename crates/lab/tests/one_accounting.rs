@@ -16,7 +16,7 @@ fn golden_folders() -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> = std::fs::read_dir(root)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_dir())
+        .filter(|path| path.join("golden.json").is_file())
         .collect();
     all.sort();
     assert!(all.len() >= 24);

@@ -179,6 +179,102 @@ fn a_cache_against_itself_differs_in_nothing_and_a_narrow_one_a_little() {
     }
 }
 
+fn setup(cache: &str) -> Setup {
+    Setup { cache: cache.parse().unwrap(), kv_format: KvFormat::F32.into() }
+}
+
+/// The band that rows see at once is what they see one by one, from any prompt on.
+#[test]
+fn streaming_at_once_is_streaming_one_by_one() {
+    let files = files();
+    let model = model(&files, 2);
+    for convention in [Convention::HalfChunk, Convention::RollingDoc] {
+        let (text, plan) = (text(&files, convention), plan(&files, convention, 96));
+        for cache in ["streaming:sinks=4,window=20", "streaming:sinks=0,window=30,positions=true"] {
+            let setups = [setup(cache)];
+            let at_once = measure(&model, &text, &plan, &setups, None);
+            let decode = Plan { mode: Mode::Decode, prompt: 1, ..plan.clone() };
+            let one_by_one = measure(&model, &text, &decode, &setups, None);
+            let (a, b) = (&at_once.rows[0].perplexity, &one_by_one.rows[0].perplexity);
+            if convention == Convention::HalfChunk {
+                assert_eq!(a.tokens, b.tokens);
+                assert!((a.nll.value - b.nll.value).abs() < 1e-4, "{cache}: {a:?} {b:?}");
+            } else {
+                assert_eq!(a.tokens, b.tokens + at_once.windows, "the one token of each prompt");
+            }
+            assert!(one_by_one.rows[0].at_once.unwrap().tokens == at_once.windows);
+        }
+    }
+}
+
+/// Streaming stays inside of the model's context however long the window; nothing else does.
+#[test]
+fn streaming_alone_goes_beyond_the_models_context() {
+    let files = files();
+    let model = model(&files, 2);
+    let text =
+        Text::encode(files.tokenizer().unwrap(), "times", &TEXT.repeat(3), Convention::RollingDoc, None)
+            .unwrap();
+    let plan = plan(&files, Convention::RollingDoc, 400);
+    let streaming = setup("streaming:sinks=4,window=60");
+    let report = measure(&model, &text, &plan, std::slice::from_ref(&streaming), None);
+    let row = &report.rows[0];
+    assert!(row.perplexity.token.value.is_finite() && row.perplexity.tokens == text.tokens().len());
+    assert!(row.buckets.last().unwrap().last == 400 && row.buckets.len() == 8);
+    let never = AtomicBool::new(false);
+    let texts = std::slice::from_ref(&text);
+    let full = Setup::full(KvFormat::F32);
+    for (setups, reference) in [([full.clone()], None), ([streaming], Some(&full))] {
+        let error = quality::measure(&model, texts, &plan, &setups, reference, &never, &mut |_| {});
+        let line = error.unwrap_err().to_string();
+        assert!(line.contains("longer than the model's context of 128, and the cache full"), "{line}");
+    }
+}
+
+const ACTING: [(&str, &str); 7] = [
+    ("snapkv:budget=128,window=8", "snapkv:budget=20,window=8"),
+    ("adakv:budget=128,window=8", "adakv:budget=20,window=8"),
+    ("knorm:budget=128", "knorm:budget=20"),
+    ("h2o:heavy=64,recent=64", "h2o:heavy=10,recent=10"),
+    ("tova:budget=128", "tova:budget=20"),
+    ("quest:budget=128,page=16,dense_layers=0", "quest:budget=32,page=16,dense_layers=0"),
+    ("streaming:sinks=4,window=124", "streaming:sinks=4,window=16"),
+];
+
+/// Every policy is the full cache while its budget lasts, and costs something when it does not.
+#[test]
+fn policies_cost_nothing_within_their_budget_and_something_beyond_it() {
+    let files = files();
+    let model = model(&files, 2);
+    let convention = Convention::HalfChunk;
+    let (text, mut plan) = (text(&files, convention), plan(&files, convention, 90));
+    plan.mode = Mode::Decode;
+    let setups: Vec<Setup> = ACTING.iter().flat_map(|(wide, small)| [setup(wide), setup(small)]).collect();
+    let full = Setup::full(KvFormat::F32);
+    let report = measure(&model, &text, &plan, &setups, Some(&full));
+    let kept = report.reference.as_ref().unwrap().kv.live;
+    for pair in report.rows.chunks(2) {
+        let (wide, small) = (pair[0].against.as_ref().unwrap(), pair[1].against.as_ref().unwrap());
+        let cache = &pair[1].cache;
+        assert_eq!((wide.kl_max, wide.same_top), (0.0, 1.0), "{}", pair[0].cache);
+        assert!(wide.missed_attention.unwrap().value < 1e-6, "{}", pair[0].cache);
+        assert!(small.kl.value > 0.0, "{cache}");
+        let missed = small.missed_attention.unwrap().value;
+        assert!(missed > 0.01 && missed < 1.0, "{cache}: {missed}");
+        if !cache.starts_with("quest") {
+            assert!(2 * pair[1].kv.live < kept, "{cache} holds {} of {kept}", pair[1].kv.live);
+        }
+    }
+    // At once, those that act on prompts or in decode steps would be the full cache.
+    let never = AtomicBool::new(false);
+    plan.mode = Mode::Parallel;
+    let texts = std::slice::from_ref(&text);
+    for (wide, _) in &ACTING[..6] {
+        let error = quality::measure(&model, texts, &plan, &[setup(wide)], None, &never, &mut |_| {});
+        assert!(error.unwrap_err().to_string().contains("use --mode decode"), "{wide}");
+    }
+}
+
 #[test]
 fn errors_are_over_blocks() {
     let files = files();

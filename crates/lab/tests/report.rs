@@ -118,7 +118,7 @@ fn every_curve_of_the_schema_is_drawn() {
     let plots: Vec<&Plot> = page.page().plots().collect();
     let ids: Vec<&str> = plots.iter().map(|plot| plot.id.as_str()).collect();
     assert!(ids.contains(&"r1-pareto-bytes") && ids.contains(&"r1-pareto-time"), "{ids:?}");
-    assert_eq!(plots[0].main.chart.x.names.len(), 5, "policies are names, not numbers");
+    assert_eq!(plots[0].main.chart.y.names.len(), 5, "policies are names, not numbers");
 }
 
 #[test]
@@ -207,12 +207,14 @@ fn what_is_drawn_is_what_the_csv_says() {
             let csv = csv_of(plot);
             for line in csv.lines().skip(1).map(unquoted).filter(|cells| cells[0] == "main") {
                 let series: usize = line[1].parse().unwrap();
-                let names = &plot.main.chart.x.names;
-                let x = names
-                    .iter()
-                    .position(|name| *name == line[4])
-                    .map_or_else(|| line[4].parse().unwrap(), |i| i as f64);
-                let y: f64 = line[5].parse().unwrap();
+                let value = |names: &[String], cell: &String| {
+                    names
+                        .iter()
+                        .position(|name| name == cell)
+                        .map_or_else(|| cell.parse().unwrap(), |i| i as f64)
+                };
+                let x: f64 = value(&plot.main.chart.x.names, &line[4]);
+                let y: f64 = value(&plot.main.chart.y.names, &line[5]);
                 let (left, top) = drawn[series][counts[series]];
                 counts[series] += 1;
                 let want =
@@ -262,7 +264,7 @@ fn medians_agree_with_the_rows() {
     let e2e = report.page().plots().next().unwrap();
     let line = e2e.main.chart.series.iter().find(|series| series.name == "median").unwrap();
     let drawn = line.points.iter().find(|point| point.0 == 64.0).unwrap().1;
-    assert_eq!(e2e.main.chart.y.label, "e2e (s)");
+    assert_eq!(e2e.main.chart.y.label, "end-to-end time (E2E) (s)");
     assert!((drawn - walls[2]).abs() < 1e-12, "{drawn} {walls:?}");
     let exact = format!("median {} s", walls[2]);
     assert!(report.html().unwrap().contains(&exact), "{exact} is in no table");

@@ -1,6 +1,7 @@
 //! [`Checkpoint`]: the files of a model and the directory of their tensors.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::directory::{Entry, Stored};
@@ -195,9 +196,15 @@ impl Checkpoint {
     /// Lets go of the memory that reading this tensor took: call it when the bytes have been copied elsewhere and are
     /// not needed soon. They stay readable, from disk. Does nothing for bytes that are not mapped.
     pub fn release(&self, name: &str) {
+        self.release_part(name, 0..usize::MAX);
+    }
+
+    /// The same for bytes `part` of the tensor, as far as it has them. Pages that it shares with other bytes stay.
+    pub fn release_part(&self, name: &str, part: Range<usize>) {
         if let Some(&at) = self.by_name.get(name) {
             let (source, entry) = &self.tensors[at];
-            self.sources[*source].release(entry.range.clone());
+            let end = entry.range.start.saturating_add(part.end).min(entry.range.end);
+            self.sources[*source].release(entry.range.start.saturating_add(part.start).min(end)..end);
         }
     }
 

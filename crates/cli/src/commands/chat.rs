@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use clap::Args;
 use roofline_engine::sampling::Sampler;
-use roofline_engine::{FinishReason, GenerateOptions, GenerationInput, ModelFiles, Session};
+use roofline_engine::{
+    CacheError, EngineError, FinishReason, GenerateOptions, GenerationInput, ModelFiles, Session,
+};
 use roofline_model::chat_template::{ChatTemplate, Message, RenderOptions};
 use serde_json::json;
 
@@ -234,7 +236,15 @@ impl Talk<'_> {
         // Only what differs from what the session has seen is read again.
         let seen = self.session.tokens();
         let shared = seen.iter().zip(&ids).take_while(|(seen, id)| seen == id).count().min(ids.len() - 1);
-        self.session.rollback(seen.len() - shared)?;
+        let (seen, spec) = (seen.len(), self.session.options().cache.to_string());
+        let shared = match self.session.rollback(seen - shared) {
+            Err(EngineError::Cache(CacheError::Evicted { .. })) => {
+                say!("(the cache {spec} has evicted what came before: the whole conversation is read again)");
+                self.session.rollback(seen)?;
+                0
+            }
+            taken_back => taken_back.map(|()| shared)?,
+        };
         let stop_ids = self.files.stop_ids().iter().map(|stop| stop.id).collect();
         let stop_texts = if self.template.plain { vec![PLAIN_STOP.to_string()] } else { Vec::new() };
         let options = GenerateOptions {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod chat;
+mod compare;
 mod devices;
 mod experiment;
 mod inspect;
@@ -38,6 +39,7 @@ pub enum Command {
     Pull(pull::Pull),
     Quantize(quantize::Quantize),
     Report(report::Report),
+    Compare(Box<compare::Compare>),
     Synth(synth::Synth),
 }
 
@@ -59,6 +61,7 @@ impl Command {
             Command::Pull(command) => command.run(),
             Command::Quantize(command) => command.run(),
             Command::Report(command) => command.run(),
+            Command::Compare(command) => command.run(),
             Command::Synth(command) => command.run(),
         }
     }

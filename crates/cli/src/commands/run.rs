@@ -300,5 +300,7 @@ fn prompt_bar(tokens: usize) -> ProgressBar {
 
 /// A sampler with room for the whole context.
 pub fn sampler_for(chosen: &Chosen, model: &Arc<Model>, context: usize) -> Result<Sampler, Failure> {
-    Ok(Sampler::new(chosen.config.clone(), model.config().vocab_size, context)?)
+    // A session under a window has no end: its history grows as it comes.
+    let tokens = context.min(model.config().context_length);
+    Ok(Sampler::new(chosen.config.clone(), model.config().vocab_size, tokens)?)
 }

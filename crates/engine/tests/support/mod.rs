@@ -1,7 +1,7 @@
 //! Golden models and what transformers computes with them; see `golden/README.md`.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)] // each test binary uses a part; a test fails by panicking
 
-use roofline_engine::{Cpu, KvFormat, Model, ModelFiles, Session, SessionOptions};
+use roofline_engine::{Cpu, Isa, KvFormat, Model, ModelFiles, Session, SessionOptions};
 use roofline_weights::{Checkpoint, blocks};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub fn goldens() -> Vec<Golden> {
     let mut names: Vec<String> = std::fs::read_dir(&root)
         .unwrap()
         .map(|entry| entry.unwrap())
-        .filter(|entry| entry.path().is_dir())
+        .filter(|entry| entry.path().join("golden.json").is_file()) // policies/ and retrieval/ have their own readers
         .map(|entry| entry.file_name().into_string().unwrap())
         .collect();
     names.sort();
@@ -56,8 +56,13 @@ fn floats(tensors: &Checkpoint, name: &str) -> Vec<f32> {
 }
 
 pub fn load(path: &Path, threads: usize) -> Arc<Model> {
+    load_on(path, threads, None)
+}
+
+/// With the kernels of `isa`, or the widest there are.
+pub fn load_on(path: &Path, threads: usize, isa: Option<Isa>) -> Arc<Model> {
     let files = ModelFiles::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let cpu = Cpu::new(threads, None).unwrap();
+    let cpu = Cpu::new(threads, isa).unwrap();
     let model = Model::load(&files, cpu, &mut |_, _| {});
     Arc::new(model.unwrap_or_else(|error| panic!("{}: {error}", path.display())))
 }

@@ -196,7 +196,7 @@ impl Kernel for Peaks<'_> {
         for first in span.clone().step_by(STRIP) {
             let width = work.look(block.queries, run.part, first);
             if width > 0 {
-                let strip = Strip::new(&block, first, width, span.end);
+                let strip = Strip::new(&block, first, width, span.end).keys_only();
                 score_strip(simd, &block, work, &strip, run.part);
                 soften_strip(simd, &block, work, width);
             }
@@ -255,14 +255,15 @@ impl Kernel for AddMass<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let AddMass { block, work, first, max, share, mass } = self;
-        let end = first + mass.len();
+        let span = |part| work.span(block.queries, Run { part, index: first / RUN }).end;
+        let end = span(Part::Sinks).max(span(Part::Window));
         for (strip, mass) in mass.chunks_mut(STRIP).enumerate() {
             let first = first + strip * STRIP;
             let width = work.look_at_both(block.queries, first);
             if width > 0 {
                 let mut sums = [0.0; STRIP];
                 sums[..mass.len()].copy_from_slice(mass);
-                let strip = Strip::new(&block, first, width, end);
+                let strip = Strip::new(&block, first, width, end).keys_only();
                 add_strip(simd, &block, work, &strip, max, share, &mut sums);
                 mass.copy_from_slice(&sums[..mass.len()]);
             }

@@ -27,13 +27,21 @@ struct Piece<'a> {
     values: &'a [u8], // of the page
     sealed: bool,
     at: usize,
+    /// What will be read after these keys, null when nothing will.
+    after_keys: *const u8,
     /// The keys that will be read next, null when there are none.
     next: *const u8,
 }
 
 impl Piece<'_> {
-    const NONE: Piece<'static> =
-        Piece { keys: &[], values: &[], sealed: false, at: 0, next: std::ptr::null() };
+    const NONE: Piece<'static> = Piece {
+        keys: &[],
+        values: &[],
+        sealed: false,
+        at: 0,
+        after_keys: std::ptr::null(),
+        next: std::ptr::null(),
+    };
 }
 
 impl<'a> Strip<'a> {
@@ -46,6 +54,13 @@ impl<'a> Strip<'a> {
             *piece = Piece::new(block, first + i * piece_slots, end);
         }
         Strip { pieces, piece_slots, width }
+    }
+
+    /// The same strip, of which only the keys will be read.
+    #[inline(always)]
+    pub fn keys_only(mut self) -> Strip<'a> {
+        self.pieces.iter_mut().for_each(|piece| piece.after_keys = piece.next);
+        self
     }
 
     /// The pieces with the first slot of each, counted in the strip, and its slots.
@@ -86,18 +101,17 @@ impl<'a> Piece<'a> {
         } else {
             block.kv.page(table[(first + STRIP) / layout.slots()]).bytes().as_ptr()
         };
-        Piece { keys, values, sealed: matches!(page, PageRef::Sealed(_)), at, next }
+        let after_keys = values.as_ptr().wrapping_add(at * layout.head_dim() * layout.value_format().width());
+        Piece { keys, values, sealed: matches!(page, PageRef::Sealed(_)), at, after_keys, next }
     }
 
-    /// The keys as they were written; while they are scored, the values of the piece are fetched. `factors`: those of
+    /// The keys as they were written; while they are scored, what follows them is fetched. `factors`: those of
     /// their blocks, `(scales, STRIP)`.
     #[inline(always)]
     fn keys(&self, layout: PageLayout, factors: *const f32) -> Operand {
         let format = layout.key_format().hot();
         let data = self.keys[self.at * format.width()..].as_ptr();
-        let values = self.at * layout.head_dim() * layout.value_format().width();
-        let ahead = distance(data, self.values.as_ptr().wrapping_add(values));
-        Operand { data, format, stride: layout.slots(), factors, ahead }
+        Operand { data, format, stride: layout.slots(), factors, ahead: distance(data, self.after_keys) }
     }
 
     /// The values as they were written; while they are summed, the next keys are fetched. `factors`: those of their blocks,
@@ -106,8 +120,7 @@ impl<'a> Piece<'a> {
     fn values(&self, layout: PageLayout, factors: *const f32) -> Operand {
         let (d, format) = (layout.head_dim(), layout.value_format().hot());
         let data = self.values[self.at * d * format.width()..].as_ptr();
-        let ahead = if self.next.is_null() { 0 } else { distance(data, self.next) };
-        Operand { data, format, stride: d, factors, ahead }
+        Operand { data, format, stride: d, factors, ahead: distance(data, self.next) }
     }
 
     /// Loads the scales of so many keys as f32, `(scales, STRIP)`.
@@ -132,9 +145,12 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// Bytes from one place to another, to fetch ahead.
+/// Bytes from one place to another, to fetch ahead; 0 when there is no other.
 #[inline(always)]
 fn distance(from: *const u8, to: *const u8) -> isize {
+    if to.is_null() {
+        return 0;
+    }
     (to as isize).wrapping_sub(from as isize)
 }
 

@@ -70,7 +70,13 @@ impl Kernel for Weigh<'_> {
         let visible = out.len() / block.queries;
         for first in (0..visible).step_by(STRIP) {
             let width = work.look(block.queries, Part::Window, first);
-            score_strip(simd, &block, work, &Strip::new(&block, first, width, visible), Part::Window);
+            score_strip(
+                simd,
+                &block,
+                work,
+                &Strip::new(&block, first, width, visible).keys_only(),
+                Part::Window,
+            );
             for (out, scores) in out.chunks_exact_mut(visible).zip(work.scores.chunks_exact(STRIP)) {
                 let n = STRIP.min(visible - first);
                 out[first..first + n].copy_from_slice(&scores[..n]);

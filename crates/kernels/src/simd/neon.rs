@@ -4,14 +4,20 @@ use std::arch::aarch64::*;
 
 use super::{ByteProducts, Simd, operations};
 
-/// 128-bit vectors.
-pub(crate) struct Neon;
+/// 128-bit vectors, and which instructions beyond the base multiply their bytes: none, or [`DOTPROD`] and up.
+pub(crate) struct Neon<const DOTS: u8 = 0>;
 
-impl Simd for Neon {
+/// `sdot`.
+pub(crate) const DOTPROD: u8 = 1;
+/// `usdot` too.
+pub(crate) const I8MM: u8 = 2;
+
+impl<const DOTS: u8> Simd for Neon<DOTS> {
     const LANES: usize = 4;
     type Int = int32x4_t;
     type Float = float32x4_t;
-    /// Products of rows 0 and 1, and of rows 2 and 3; those of one row are still apart.
+    /// Products of rows 0 and 1, and of rows 2 and 3; those of one row are still apart. With `sdot`, the sums of the four
+    /// rows, and zeros.
     type Sum = (int32x4_t, int32x4_t);
 
     operations! {
@@ -63,15 +69,20 @@ impl Simd for Neon {
         fn store_i16(to: *mut i16, a: int32x4_t) -> () { vst1_s16(to, vmovn_s32(a)) }
         fn zero_sum() -> (int32x4_t, int32x4_t) { (vdupq_n_s32(0), vdupq_n_s32(0)) }
         fn dot(sum: (int32x4_t, int32x4_t), a: int32x4_t, b: int32x4_t) -> (int32x4_t, int32x4_t) {
-            (
-                vmlal_s16(sum.0, vget_low_s16(vreinterpretq_s16_s32(a)), vget_low_s16(vreinterpretq_s16_s32(b))),
-                vmlal_high_s16(sum.1, vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b)),
-            )
+            let (a, b) = (vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));
+            if DOTS >= DOTPROD {
+                let (low, high) = (vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_high_s16(a, b));
+                (vaddq_s32(sum.0, vpaddq_s32(low, high)), sum.1)
+            } else {
+                (vmlal_s16(sum.0, vget_low_s16(a), vget_low_s16(b)), vmlal_high_s16(sum.1, a, b))
+            }
         }
         fn join(a: (int32x4_t, int32x4_t), b: (int32x4_t, int32x4_t)) -> (int32x4_t, int32x4_t) {
             (vaddq_s32(a.0, b.0), vaddq_s32(a.1, b.1))
         }
-        fn total(sum: (int32x4_t, int32x4_t)) -> int32x4_t { vpaddq_s32(sum.0, sum.1) }
+        fn total(sum: (int32x4_t, int32x4_t)) -> int32x4_t {
+            if DOTS >= DOTPROD { sum.0 } else { vpaddq_s32(sum.0, sum.1) }
+        }
         fn to_float(a: int32x4_t) -> float32x4_t { vcvtq_f32_s32(a) }
         fn as_float(a: int32x4_t) -> float32x4_t { vreinterpretq_f32_s32(a) }
         fn load_f32(from: *const f32) -> float32x4_t { vld1q_f32(from) }
@@ -86,9 +97,9 @@ impl Simd for Neon {
     }
 }
 
-/// By 16 bits: a product of signed bytes fits, and pairs of them are added into 32. Signed meets signed, so activations
-/// keep no bias; unsigned weights above 127 are taken as 128 less, and 128 activations are added for it.
-impl ByteProducts for Neon {
+/// By `sdot`, or by 16 bits, which a product of signed bytes fits. Signed meets signed, so activations keep no bias.
+/// Unsigned weights above 127 meet them by `usdot`, or are taken as 128 less, and 128 activations are added for it.
+impl<const DOTS: u8> ByteProducts for Neon<DOTS> {
     const BIAS: i32 = 0;
 
     #[inline(always)]
@@ -105,6 +116,9 @@ impl ByteProducts for Neon {
     ) -> (int32x4_t, int32x4_t) {
         // SAFETY: the caller promises the instructions.
         unsafe {
+            if DOTS >= DOTPROD {
+                return (sdot(sum.0, weights, x), sum.1);
+            }
             let (w, x) = (vreinterpretq_s8_s32(weights), vreinterpretq_s8_s32(x));
             (
                 vpadalq_s16(sum.0, vmull_s8(vget_low_s8(w), vget_low_s8(x))),
@@ -124,6 +138,9 @@ impl ByteProducts for Neon {
             if SMALL {
                 return Self::dot_signed::<true>(sum, weights, x);
             }
+            if DOTS >= I8MM {
+                return (usdot(sum.0, weights, x), sum.1);
+            }
             let shifted = veorq_s32(weights, vdupq_n_s32(0x8080_8080_u32 as i32));
             let sum = Self::dot_signed::<false>(sum, shifted, x);
             // 128 activations in two products of 64, as 128 is no signed byte.
@@ -131,6 +148,45 @@ impl ByteProducts for Neon {
             Self::dot_signed::<true>(Self::dot_signed::<true>(sum, half, x), half, x)
         }
     }
+}
+
+/// Adds to each lane the four products of its signed bytes. The intrinsic is not stable.
+///
+/// # Safety
+/// The machine has `dotprod`.
+#[inline(always)]
+unsafe fn sdot(mut sum: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+    // SAFETY: by the contract; the instruction reads three registers and writes one of them.
+    unsafe {
+        std::arch::asm!(
+            "sdot {sum:v}.4s, {a:v}.16b, {b:v}.16b",
+            sum = inout(vreg) sum,
+            a = in(vreg) a,
+            b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
+}
+
+/// Adds to each lane the four products of its unsigned bytes of `a` and signed bytes of `b`. The intrinsic is not
+/// stable.
+///
+/// # Safety
+/// The machine has `i8mm`.
+#[inline(always)]
+unsafe fn usdot(mut sum: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+    // SAFETY: by the contract; the instruction reads three registers and writes one of them.
+    unsafe {
+        std::arch::asm!(
+            "usdot {sum:v}.4s, {a:v}.16b, {b:v}.16b",
+            sum = inout(vreg) sum,
+            a = in(vreg) a,
+            b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
 }
 
 /// Four f16 as f32. `fcvtl` is base aarch64, but its intrinsic asks for a type that stable Rust lacks.

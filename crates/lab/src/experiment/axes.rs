@@ -173,14 +173,18 @@ impl Axis {
 }
 
 /// Pieces between commas. A cache policy has parameters with commas of their own (`streaming:sinks=4,window=60`): there a
-/// piece that is `name=value` without a policy in front continues the one before.
+/// piece that is `name=value` without a policy in front continues the one before. So does the `v=` of `k=q8_0,v=f16`.
 fn split(axis: &str, list: &str) -> Vec<String> {
     if axis == "kv_type" {
         return roofline_model::kv_text::pieces(list).into_iter().map(str::to_string).collect();
     }
     let mut pieces: Vec<String> = Vec::new();
     for piece in list.split(',') {
-        let continues = axis == "cache" && piece.contains('=') && !piece.contains(':');
+        let continues = match axis {
+            "cache" => piece.contains('=') && !piece.contains(':'),
+            "kv_type" => piece.trim_start().starts_with("v="),
+            _ => false,
+        };
         match pieces.last_mut().filter(|_| continues) {
             Some(last) => {
                 last.push(',');
@@ -261,6 +265,7 @@ mod tests {
             ["full", "streaming:sinks=4,window=60", "static:9"]
         );
         assert_eq!(split("kv_type", "f16,k=i8,v=f16"), ["f16", "k=i8,v=f16"]);
+        assert_eq!(split("kv_type", "f16,k=q8_0,v=f16"), ["f16", "k=q8_0,v=f16"]);
         let caps = find("cap").unwrap().values("vqa,64").unwrap();
         assert_eq!(caps, [Value::Whole(32), Value::Whole(64)]);
     }

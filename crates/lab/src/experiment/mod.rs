@@ -23,11 +23,11 @@ mod run;
 mod settle;
 mod spec;
 mod spec_file;
-mod subjects;
+pub(crate) mod subjects;
 mod summary;
-mod surroundings;
+pub(crate) mod surroundings;
 mod trial;
-mod writer;
+pub(crate) mod writer;
 
 pub use error::ExperimentError;
 pub use findings::{findings, noise_floor};

@@ -25,11 +25,12 @@ impl Recording {
     /// # Errors
     /// No such file; a first line that is no header, or of a later schema; a broken line that is not the last.
     pub fn read(path: &Path) -> Result<Recording, LabError> {
-        let bytes = std::fs::read(path).map_err(|source| LabError::File {
-            action: "read",
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let failed = |source| LabError::File { action: "read", path: path.to_path_buf(), source };
+        // A device would be read for ever, a pipe waited for.
+        if !std::fs::metadata(path).map_err(failed)?.is_file() {
+            return Err(failed(std::io::Error::other("this is no regular file")));
+        }
+        let bytes = std::fs::read(path).map_err(failed)?;
         Ok(Recording::parse(&bytes, &path.display().to_string())?)
     }
 

@@ -74,7 +74,7 @@ impl Axis {
         if self.names.is_empty() {
             return span.ticks();
         }
-        let tick = |(at, name): (usize, &String)| Tick { value: at as f64, text: Some(name.clone()) };
+        let tick = |(at, name): (usize, &String)| Tick { value: at as f64, text: Some(shortened(name)) };
         self.names.iter().enumerate().map(tick).collect()
     }
 }
@@ -94,6 +94,19 @@ impl Span {
             Scale::Log => log_ticks(self.low, self.high),
         }
     }
+}
+
+/// Letters of a name beside an axis.
+pub(super) const LONGEST_NAME: usize = 36;
+
+/// A name as it stands beside an axis: of a long one the beginning and the end, which tell most apart.
+pub(super) fn shortened(name: &str) -> String {
+    let letters: Vec<char> = name.chars().collect();
+    if letters.len() <= LONGEST_NAME {
+        return name.to_string();
+    }
+    let (begin, end) = (&letters[..LONGEST_NAME - 14], &letters[letters.len() - 13..]);
+    format!("{}…{}", begin.iter().collect::<String>(), end.iter().collect::<String>())
 }
 
 /// The smallest of 1, 2, 5 · 10ᵏ that divides a range into at most seven steps.
@@ -221,6 +234,14 @@ mod tests {
         assert_eq!((span.low, span.high), (-0.5, 1.5));
         let texts: Vec<_> = axis.ticks(&span).into_iter().map(|tick| (tick.value, tick.text)).collect();
         assert_eq!(texts, [(0.0, Some("full".into())), (1.0, Some("static:8".into()))]);
+    }
+
+    #[test]
+    fn long_names_keep_both_ends() {
+        assert_eq!(shortened("streaming:sinks=4,window=252"), "streaming:sinks=4,window=252");
+        let short = shortened(&format!("{}tail", "x".repeat(80)));
+        assert_eq!(short.chars().count(), LONGEST_NAME);
+        assert!(short.starts_with("xxx") && short.contains('…') && short.ends_with("tail"));
     }
 
     #[test]

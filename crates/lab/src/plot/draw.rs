@@ -1,6 +1,6 @@
 //! From charts to SVG: one panel per chart, plot on the left, legend on the right.
 
-use super::axis::{Span, Tick};
+use super::axis::{LONGEST_NAME, Span, Tick, shortened};
 use super::svg::{Anchor, Svg, color};
 use super::{Axis, Chart, Mark, Note, PlotError, Series, Side};
 
@@ -69,7 +69,7 @@ impl Frame {
         let (right, bottom) = (self.left + self.width, self.bottom());
         svg.polyline("frame", &[(self.left, self.top), (self.left, bottom), (right, bottom)]);
         svg.text("ink", (self.left + self.width / 2.0, bottom + 42.0), Anchor::Middle, &x.label);
-        svg.upward_text("ink", (16.0, self.top + self.height / 2.0), &y.label);
+        svg.upward_text("ink", (16.0, self.top + self.height / 2.0), &shortened(&y.label));
     }
 }
 
@@ -79,7 +79,7 @@ fn grid_class(tick: &Tick) -> &'static str {
 
 /// Room on the left for the label of an axis and the texts of its ticks.
 pub(super) fn room_for(axis: &Axis) -> f64 {
-    let longest = axis.names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let longest = axis.names.iter().map(|name| name.chars().count().min(LONGEST_NAME)).max().unwrap_or(0);
     LEFT.max(40.0 + longest as f64 * LETTER)
 }
 
@@ -164,7 +164,7 @@ impl<'a> Panel<'a> {
                     svg.line(&format!("s whisker {color}"), ends[0], ends[1]);
                 }
             }
-            Mark::Dots | Mark::Labelled(_) => {}
+            Mark::Dots | Mark::Rings | Mark::Labelled(_) => {}
         }
     }
 
@@ -175,6 +175,7 @@ impl<'a> Panel<'a> {
             let places = series.points.iter().map(|point| self.place(frame, *point));
             match &series.mark {
                 Mark::Dots => places.for_each(|place| svg.dot(series.color, place)),
+                Mark::Rings => places.for_each(|place| svg.ring(series.color, place)),
                 Mark::Labelled(text) => {
                     for place in places {
                         let aside = free_place(place, &taken);
@@ -259,6 +260,7 @@ pub(super) fn legend_mark(svg: &mut Svg, (x, y): (f64, f64), series: &Series) {
         Mark::Dashed => svg.line(&format!("s dashed {color}"), from, to),
         Mark::Whiskers => svg.line(&format!("s whisker {color}"), from, to),
         Mark::Dots => svg.dot(series.color, (x, y)),
+        Mark::Rings => svg.ring(series.color, (x, y)),
         Mark::Band => {
             let corners =
                 [(x - 11.0, y - 5.0), (x + 11.0, y - 5.0), (x + 11.0, y + 5.0), (x - 11.0, y + 5.0)];

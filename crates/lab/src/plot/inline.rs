@@ -81,7 +81,7 @@ pub fn inline(id: &str, chart: &Chart, height: f64) -> Result<Inline, PlotError>
     Ok(Inline { svg: svg.finish(), log_x, log_y, zoom: views.x.iter().any(|view| view.small) })
 }
 
-/// `line`, `dashed`, `band`, `whiskers`, `dots`, `labelled`.
+/// `line`, `dashed`, `band`, `whiskers`, `dots`, `rings`, `labelled`.
 pub fn mark_name(mark: &Mark) -> &'static str {
     match mark {
         Mark::Line => "line",
@@ -89,6 +89,7 @@ pub fn mark_name(mark: &Mark) -> &'static str {
         Mark::Band => "band",
         Mark::Whiskers => "whiskers",
         Mark::Dots => "dots",
+        Mark::Rings => "rings",
         Mark::Labelled(_) => "labelled",
     }
 }
@@ -179,6 +180,7 @@ fn draw_series(svg: &mut Svg, panel: &Panel<'_>, frame: &Frame, series: &Series)
     let places = series.points.iter().map(|point| panel.place(frame, *point));
     match &series.mark {
         Mark::Dots => places.for_each(|place| svg.dot(series.color, place)),
+        Mark::Rings => places.for_each(|place| svg.ring(series.color, place)),
         Mark::Labelled(text) => {
             for (x, y) in places {
                 let [x, y] = [x, y].map(number);

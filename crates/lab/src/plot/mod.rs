@@ -41,6 +41,8 @@ pub enum Mark {
     Band,
     /// A broad stroke between each two of them: an interval where there is no area to fill.
     Whiskers,
+    /// A circle around each, to mark it among dots.
+    Rings,
     /// A disc at each with a text of one or two characters, repeated in the legend.
     Labelled(String),
 }

@@ -1,7 +1,7 @@
 //! Bars of parts laid end to end: where the time of each thing went.
 
 use super::PlotError;
-use super::axis::{Axis, Span};
+use super::axis::{Axis, Span, shortened};
 use super::draw::{FOOT, Frame, room_for, wrap};
 use super::svg::{Anchor, Svg, color};
 
@@ -111,12 +111,16 @@ impl Stack {
         for tick in axis.ticks(&span) {
             frame.draw_x_tick(svg, &span, &tick);
         }
-        frame.draw_border(svg, &axis, &Axis::default());
         let top = |bar: usize| frame.top + 4.0 + bar as f64 * STEP + (STEP - BAR) / 2.0;
         for (index, bar) in self.bars.iter().enumerate() {
-            svg.text("ink small", (frame.left - 8.0, top(index) + 14.0), Anchor::End, &bar.name);
+            svg.text("ink small", (frame.left - 8.0, top(index) + 14.0), Anchor::End, &shortened(&bar.name));
         }
         let place = |length: f64| frame.left + span.place(length) * frame.width;
+        for (index, bar) in self.bars.iter().enumerate() {
+            // Pale parts let nothing through but paper.
+            let end = place(bar.lengths.iter().sum());
+            svg.rectangle("paper", (frame.left, top(index)), end - frame.left, BAR);
+        }
         for part in 0..self.parts.len() {
             svg.begin_group(&format!("class=\"series\" data-series=\"{part}\" data-mark=\"bars\""));
             for (index, bar) in self.bars.iter().enumerate() {
@@ -127,6 +131,7 @@ impl Stack {
             }
             svg.end_group();
         }
+        frame.draw_border(svg, &axis, &Axis::default());
         Ok(())
     }
 }

@@ -106,6 +106,13 @@ impl Svg {
         ));
     }
 
+    /// A circle around a point.
+    pub(super) fn ring(&mut self, number_of_color: usize, at: (f64, f64)) {
+        let [x, y] = [at.0, at.1].map(number);
+        let color = color(number_of_color);
+        self.push(format_args!("<circle class=\"s {color}\" transform=\"translate({x} {y})\" r=\"6.5\"/>"));
+    }
+
     pub(super) fn rectangle(&mut self, class: &str, corner: (f64, f64), width: f64, height: f64) {
         let [x, y, w, h] = [corner.0, corner.1, width, height].map(number);
         self.push(format_args!("<rect class=\"{class}\" x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\"/>"));

@@ -180,7 +180,7 @@ fn half_chunks(tokens: &[u32], context: usize, bos: Option<u32>) -> Vec<Window> 
 fn strided(tokens: &[u32], context: usize, stride: usize) -> Vec<Window> {
     let (mut windows, mut scored_to) = (Vec::new(), 0);
     for begin in (0..tokens.len()).step_by(stride) {
-        let end = (begin + context).min(tokens.len());
+        let end = begin.saturating_add(context).min(tokens.len());
         let first_target = scored_to.max(begin + 1);
         if first_target < end {
             windows.push(Window {
@@ -205,7 +205,7 @@ fn rolling(tokens: &[u32], context: usize, prefix: u32) -> Vec<Window> {
     let mut windows = Vec::new();
     let mut scored_to = 0;
     while scored_to < tokens.len() {
-        let end = (scored_to + context).min(tokens.len());
+        let end = scored_to.saturating_add(context).min(tokens.len());
         let (lead, body, first_row) = match scored_to {
             0 => (prefix, 0..end - 1, 0),
             _ => {

@@ -86,7 +86,7 @@ pub enum QualityError {
     Suffix,
     /// A tokenizer without a token that could stand before a text.
     #[error(
-        "rolling-doc needs a BOS or EOS token before the text, and this tokenizer has neither; use --convention strided"
+        "rolling-doc needs a BOS or EOS token before the text, and this model names neither; use --convention strided"
     )]
     NoPrefix,
     /// No text, no setup.

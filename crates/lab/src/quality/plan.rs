@@ -79,6 +79,9 @@ pub struct Plan {
     pub buckets: usize,
 }
 
+/// More ranges of the position than are read.
+const MOST_BUCKETS: usize = 1000;
+
 /// A window and the text it is of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
@@ -127,8 +130,8 @@ impl Plan {
         if self.chunk == 0 {
             return Err(refuse("--chunk", 0, "a step needs at least one row"));
         }
-        if self.buckets == 0 {
-            return Err(refuse("--buckets", 0, "at least one is needed"));
+        if !(1..=MOST_BUCKETS).contains(&self.buckets) {
+            return Err(refuse("--buckets", self.buckets, &format!("it takes 1 to {MOST_BUCKETS}")));
         }
         for setup in setups {
             let cache = setup.cache.to_string();

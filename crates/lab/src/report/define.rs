@@ -44,7 +44,6 @@ const METRICS: &[(&str, &str)] = &[
         "kl",
         "Kullback–Leibler divergence from the reference's probabilities, token by token over the same text; lower is better.",
     ),
-    ("ratio", "Roofline's time over the peer's, pair by pair: below 1 Roofline is faster."),
 ];
 
 const STAGES: &[(&str, &str)] = &[

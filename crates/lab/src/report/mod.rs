@@ -175,7 +175,8 @@ fn curves(group: &Group<'_>, number: usize) -> Section {
     let id = |name: &str| format!("g{number}-{}", slug(name));
     let mut blocks = Vec::new();
     for metric in &metrics {
-        let title = format!("{metric} against {}", sweep::axis_label(x));
+        let words = sweep::metric_words(metric);
+        let title = format!("{} against {}", capitalised(&words), sweep::axis_label(x));
         blocks.extend(
             sweep::metric_plot(group, metric, &id(metric), &title).map(|plot| Block::Plot(Box::new(plot))),
         );
@@ -322,6 +323,12 @@ fn warnings(run: &Run<'_>, name_it: bool) -> Vec<Line> {
         say(format!("{notes} that the machine was not quiet or the figures drifted."), link);
     }
     lines
+}
+
+/// The first letter large.
+fn capitalised(words: &str) -> String {
+    let mut letters = words.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// Letters, digits and hyphens.

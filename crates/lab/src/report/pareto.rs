@@ -13,7 +13,7 @@ type Cost = (&'static str, &'static str, &'static str, fn(&Measurement) -> Optio
 
 /// (name in the page, title, unit, cost of a run)
 const COSTS: [Cost; 2] = [
-    ("bytes", "weights and KV cache at its peak", "B", |run| {
+    ("bytes", "weights and peak of the KV cache", "B", |run| {
         Some((run.bytes.weights + run.bytes.kv_peak) as f64)
     }),
     ("time", "time per token (TPOT)", "s", |run| Some(run.metrics.get("tpot")?.value)),
@@ -65,7 +65,9 @@ fn plot(run: &Run<'_>, metric: &str, (name, title, unit, cost): &Cost) -> Option
     let best = frontier(&places);
     let edge =
         best.iter().map(|place| (place.cost * shown.factor, place.quality, place.row.clone())).collect();
-    traced.push(trace("not beaten on both".into(), GREY, Mark::Dashed, edge));
+    if best.len() > 1 {
+        traced.push(trace("not beaten on both".into(), GREY, Mark::Dashed, edge));
+    }
     for (index, place) in places.iter().enumerate() {
         let mark = Mark::Labelled((index + 1).to_string());
         let point = vec![(place.cost * shown.factor, place.quality, place.row.clone())];

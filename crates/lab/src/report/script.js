@@ -129,7 +129,7 @@ function redraw(panel, xView, yView) {
     }
     const pair = p => p.px.toFixed(2) + ',' + p.py.toFixed(2);
     const marks = one.group.children;
-    if (one.mark === 'dots' || one.mark === 'labelled') {
+    if (['dots', 'rings', 'labelled'].includes(one.mark)) {
       one.points.forEach((p, i) => marks[i].setAttribute('transform', `translate(${p.px.toFixed(2)} ${p.py.toFixed(2)})`));
     } else if (one.mark === 'whiskers') {
       for (let i = 0; i + 1 < one.points.length; i += 2) {
@@ -160,7 +160,8 @@ function setUpPlot(figure) {
   const toggles = {};
   figure.querySelectorAll('[data-toggle]').forEach(button => { toggles[button.dataset.toggle] = button; });
   const on = name => Boolean(toggles[name]) && pressed(toggles[name]);
-  let chosen = null;
+  // While the keyboard walks, pages scroll below a pointer that rests: that is no move of it.
+  let chosen = null, byKey = false;
 
   const first = (panel, axis) => panel.svg.querySelector(`g.ticks[data-axis=${axis}]:not(.off)`).dataset.view;
   const start = panels.map(panel => ({ x: first(panel, 'x'), y: first(panel, 'y') }));
@@ -191,6 +192,8 @@ function setUpPlot(figure) {
   };
   for (const panel of panels) {
     panel.svg.addEventListener('pointermove', event => {
+      if (byKey && !event.movementX && !event.movementY) return;
+      byKey = false;
       const at = pointer(event, panel.svg);
       let best = null, least = 40;
       for (const one of panel.series.filter(one => one.shown)) {
@@ -203,7 +206,7 @@ function setUpPlot(figure) {
       }
       if (best) tell(panel, best); else { chosen = null; hide(canvas); }
     });
-    panel.svg.addEventListener('pointerleave', () => hide(canvas));
+    panel.svg.addEventListener('pointerleave', () => { if (!byKey) hide(canvas); });
     panel.svg.addEventListener('click', () => { if (chosen) goTo(chosen.point.row); });
   }
   canvas.addEventListener('keydown', event => {
@@ -214,6 +217,7 @@ function setUpPlot(figure) {
     const step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
     if (!step || !shown.length) return;
     event.preventDefault();
+    byKey = true;
     let series = chosen ? shown.findIndex(one => one.points.includes(chosen.point)) : -1;
     let place = series < 0 ? -1 : shown[series].points.indexOf(chosen.point);
     if (series < 0) series = Math.max(0, shown.findIndex(one => one.mark === 'dots'));

@@ -113,6 +113,19 @@ pub(super) fn axis_label(axis: &str) -> String {
     }
 }
 
+/// A metric in words.
+pub(super) fn metric_words(metric: &str) -> String {
+    match metric {
+        "ttft" => "time to first token (TTFT)".into(),
+        "tpot" => "time per output token (TPOT)".into(),
+        "e2e" => "end-to-end time (E2E)".into(),
+        "mbu" | "mfu" => metric.to_uppercase(),
+        "kv_live" => "KV cache in use".into(),
+        "kv_peak" => "peak of the KV cache".into(),
+        other => other.replace('_', " "),
+    }
+}
+
 /// The plot of a metric, or nothing where no run has it.
 pub(super) fn metric_plot(group: &Group<'_>, metric: &str, id: &str, title: &str) -> Option<Plot> {
     let names = group.names();
@@ -133,14 +146,14 @@ pub(super) fn metric_plot(group: &Group<'_>, metric: &str, id: &str, title: &str
     let positive = traced.iter().flat_map(|t| &t.series.points).all(|point| point.1 > 0.0);
     let log_y = group.view.log_y && positive;
     let y = Axis {
-        label: shown.label(metric),
+        label: shown.label(&metric_words(metric)),
         scale: if log_y { Scale::Log } else { Scale::Linear },
         include: if log_y { Vec::new() } else { vec![0.0] },
         names: Vec::new(),
     };
     let subtitle =
-        "Points: counted runs. Line: median. Area or broad stroke: 95 % bootstrap interval of the median. \
-                    Broken line: limit."
+        "Points: counted runs. Line or ring: median. Area or broad stroke: 95 % bootstrap interval of the \
+                    median. Broken line or L: limit."
             .to_string();
     let x = group.x_axis(&names);
     let main = panel(
@@ -157,9 +170,9 @@ pub(super) fn metric_plot(group: &Group<'_>, metric: &str, id: &str, title: &str
     );
     let residuals = (!left_over.is_empty()).then(|| {
         let label = if shown.unit.is_empty() {
-            "point − fit".to_string()
+            "runs − fit".to_string()
         } else {
-            format!("− fit ({})", shown.unit)
+            format!("runs − fit ({})", shown.unit)
         };
         let y = Axis { label, include: vec![0.0], ..Axis::default() };
         let title = format!("{title}: distance of each run from the fit");
@@ -176,7 +189,7 @@ pub(super) fn metric_plot(group: &Group<'_>, metric: &str, id: &str, title: &str
             left_over,
         )
     });
-    Some(Plot { id: id.to_string(), main, residuals })
+    Some(beside(Plot { id: id.to_string(), main, residuals }))
 }
 
 /// Every metric as a share of its limit, where limits are known.
@@ -193,7 +206,7 @@ pub(super) fn share_plot(group: &Group<'_>, metrics: &[String], id: &str) -> Opt
                 .flat_map(|(x, cells)| cells.iter().map(|cell| (*x, *cell)))
                 .filter_map(|(x, cell)| Some((x, 100.0 * share_of_limit(cell, metric)?, cell.id.clone())))
                 .collect();
-            let name = strand.told(metric);
+            let name = strand.told(&metric_words(metric));
             traced.push(trace(name, color, if names.is_empty() { Mark::Line } else { Mark::Dots }, points));
         }
     }
@@ -214,7 +227,7 @@ pub(super) fn share_plot(group: &Group<'_>, metrics: &[String], id: &str) -> Opt
         notes: Vec::new(),
         remarks: Vec::new(),
     };
-    Some(Plot { id: id.to_string(), main: panel(chart, traced), residuals: None })
+    Some(beside(Plot { id: id.to_string(), main: panel(chart, traced), residuals: None }))
 }
 
 /// Median against limit, 1 being the limit.
@@ -311,9 +324,8 @@ impl<'a> Strand<'a> {
                 limit,
             ));
         }
-        if middle.len() > 1 && !named {
-            traced.push(trace(self.told("median"), self.color, Mark::Line, middle));
-        }
+        let mark = if middle.len() > 1 && !named { Mark::Line } else { Mark::Rings };
+        traced.push(trace(self.told("median"), self.color, mark, middle));
         let points = self.points(metric).into_iter().map(|(x, y, row)| (x, y * f, row)).collect();
         traced.push(trace(self.told("runs"), self.color, Mark::Dots, points));
     }
@@ -355,6 +367,26 @@ pub(super) fn panel(mut chart: Chart, traced: Vec<Traced>) -> Panel {
     Panel { chart, rows }
 }
 
+/// Letters that stand beside one another below an axis.
+const ROOM_BELOW: usize = 105;
+
+/// Names that have no room below the axis stand beside it, the first on top.
+fn beside(mut plot: Plot) -> Plot {
+    let names = &plot.main.chart.x.names;
+    let longest = names.iter().map(|name| name.chars().count() + 2).max().unwrap_or(0);
+    if longest * names.len() <= ROOM_BELOW {
+        return plot;
+    }
+    let last = names.len() as f64 - 1.0;
+    let chart = &mut plot.main.chart;
+    std::mem::swap(&mut chart.x, &mut chart.y);
+    chart.y.names.reverse();
+    for point in chart.series.iter_mut().flat_map(|series| &mut series.points) {
+        *point = (point.1, last - point.0);
+    }
+    plot
+}
+
 /// A factor from the unit of a fit to that of the rows.
 fn to_row_unit(fit: &Fit) -> f64 {
     match fit.y_unit.as_str() {
@@ -368,7 +400,9 @@ fn to_row_unit(fit: &Fit) -> f64 {
 fn fit_curve(fit: &Fit, shown: &Shown, row: &str, strand: &Strand<'_>) -> Traced {
     let scale = shown.factor * to_row_unit(fit);
     let points = curve_places(fit).into_iter().map(|x| (x, fit.at(x) * scale, row.to_string())).collect();
-    trace(strand.told("fit"), strand.color, Mark::Dashed, points)
+    // A strand that is alone leaves the other colours free.
+    let color = if strand.name.is_empty() { 1 } else { strand.color };
+    trace(strand.told("fit"), color, Mark::Dashed, points)
 }
 
 /// Where a curve is computed.

@@ -194,7 +194,10 @@ fn row_cells(id: &str, one: &Measurement, axes: &[String], metrics: &[String]) -
             row: String::new(),
         }));
     }
-    cells.extend([one.bytes.kv_live, one.bytes.kv_committed, one.bytes.kv_peak].map(size));
+    // A peer does not tell; no model weighs nothing.
+    let told = one.bytes.weights > 0;
+    let size_if_told = |value: u64| if told { size(value) } else { Cell::default() };
+    cells.extend([one.bytes.kv_live, one.bytes.kv_committed, one.bytes.kv_peak].map(size_if_told));
     cells.push(one.bytes.peak_rss.map_or(Cell::default(), size));
     cells.push(Cell::text(one.finish.clone().unwrap_or_default()));
     cells.push(Cell::text(one.output_hash.clone().unwrap_or_default()));

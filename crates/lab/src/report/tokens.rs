@@ -81,7 +81,10 @@ pub(super) fn trace_plot(group: &Group<'_>, id: &str) -> Option<Plot> {
         remarks,
     };
     let rest = (!left_over.is_empty()).then(|| {
-        let y = Axis { label: format!("− fit ({})", shown.unit), include: vec![0.0], ..Axis::default() };
+        let y =
+            Axis {
+                label: format!("medians − fit ({})", shown.unit), include: vec![0.0], ..Axis::default()
+            };
         let title = "Distance of each place from the fit".to_string();
         panel(
             Chart {

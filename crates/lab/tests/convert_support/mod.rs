@@ -17,7 +17,7 @@ pub static GOLDEN: LazyLock<PathBuf> =
 /// Every golden model's folder.
 pub fn golden_folders() -> impl Iterator<Item = PathBuf> {
     let mut all: Vec<PathBuf> = fs::read_dir(&*GOLDEN).unwrap().map(|entry| entry.unwrap().path()).collect();
-    all.retain(|path| path.join("config.json").exists());
+    all.retain(|path| path.join("golden.json").exists());
     all.sort();
     assert!(all.len() >= 20, "golden models are missing");
     all.into_iter()

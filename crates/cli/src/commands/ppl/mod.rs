@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use roofline_engine::{CacheSpec, KvFormat, KvFormats, ModelFiles, SessionOptions};
 use roofline_lab::LabError;
-use roofline_lab::quality::{self, Convention, Mode, Plan, Report, Setup, Text};
+use roofline_lab::quality::{self, Convention, Mode, Plan, QualityError, Report, Setup, Text};
 use roofline_model::Tokenizer;
 use serde_json::json;
 
@@ -207,7 +207,11 @@ impl Ppl {
         files: &ModelFiles,
         tokenizer: &Tokenizer,
     ) -> Result<Plan, Failure> {
-        let bos = quality::lead(tokenizer, convention).map_err(LabError::from)?;
+        let bos = match (quality::lead(tokenizer, convention), files.stop_ids().first()) {
+            // The configuration may name the end of texts where the tokenizer does not.
+            (Err(QualityError::NoPrefix), Some(end)) => Some(end.id),
+            (bos, _) => bos.map_err(LabError::from)?,
+        };
         let mut plan = Plan::of(convention, files.config().context_length, bos);
         if let Some(context) = self.context {
             plan.context = context;
