@@ -290,15 +290,14 @@ impl Accounting {
     ) -> Result<(), LimitsError> {
         let d = &self.dims;
         let lanes = product("KV heads of all layers", &[d.layers, d.kv_heads])?;
-        let work = match step.attention {
-            Some(work) => work,
-            None => self.full_attention(&step.segments, lanes)?,
-        };
+        let full = self.full_attention(&step.segments, lanes)?;
+        let work = step.attention.unwrap_or(full);
         let written = product("slots written", &[lanes, rows])?;
         let append = &mut operators[Operator::KvAppend as usize];
         append.kv_write_bytes = product("KV bytes written", &[written, self.written_slot_bytes])?;
         let (mut slots, mut sealed_bytes) = (work.slots_read, 0);
-        if let (Some(page_bytes), None) = (self.sealed_page_bytes, step.attention) {
+        // Formats that seal go with caches that keep everything.
+        if let Some(page_bytes) = self.sealed_page_bytes.filter(|_| slots == full.slots_read) {
             let (read, sealed) = sealed_pages(&step.segments);
             let (read, sealed) = (product("pages", &[lanes, read])?, product("pages", &[lanes, sealed])?);
             slots -= read * PAGE_SLOTS;
