@@ -4,7 +4,7 @@
 
 mod csv;
 mod define;
-mod digest;
+pub(crate) mod digest;
 mod html;
 mod markdown;
 pub mod page;
