@@ -102,7 +102,7 @@ fn every_curve_of_the_schema_is_drawn() {
         ("95 % interval", &Mark::Band),
         ("median", &Mark::Line),
         ("runs", &Mark::Dots),
-        ("fit", &Mark::Dashed),
+        ("fit: parabola", &Mark::Dashed),
     ];
     assert_eq!(names, expected);
     assert!(

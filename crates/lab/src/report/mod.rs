@@ -172,6 +172,12 @@ fn curves(group: &Group<'_>, number: usize) -> Section {
         metrics = group.runs.iter().flat_map(|run| run.metrics()).collect();
         metrics.dedup();
     }
+    for (_, finding) in group.runs.iter().flat_map(|run| &run.findings) {
+        // A curve that was fitted is drawn, with whatever it was fitted to.
+        if let Some(fit) = finding.fit.as_ref().filter(|fit| fit.x == *x && !metrics.contains(&fit.y)) {
+            metrics.push(fit.y.clone());
+        }
+    }
     let id = |name: &str| format!("g{number}-{}", slug(name));
     let mut blocks = Vec::new();
     for metric in &metrics {
