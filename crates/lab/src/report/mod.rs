@@ -277,7 +277,8 @@ fn warnings(run: &Run<'_>, name_it: bool) -> Vec<Line> {
     let before = if name_it { format!("{}: ", run.file) } else { String::new() };
     let mut lines = Vec::new();
     let mut say = |text: String, links: Vec<(String, String)>| {
-        lines.push(Line { text: format!("{before}{text}"), links });
+        let text = if before.is_empty() { capitalised(&text) } else { format!("{before}{text}") };
+        lines.push(Line { text, links });
     };
     let counted = run.counted().count();
     let bad: Vec<&(String, _)> = run.counted().filter(|(_, one)| !one.adds_up).collect();

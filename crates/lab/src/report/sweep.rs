@@ -195,7 +195,7 @@ pub(super) fn metric_plot(group: &Group<'_>, metric: &str, id: &str, title: &str
             left_over,
         )
     });
-    Some(beside(Plot { id: id.to_string(), main, residuals }))
+    Some(beside(Plot { id: id.to_string(), main, residuals }.aligned()))
 }
 
 /// Every metric as a share of its limit, where limits are known.

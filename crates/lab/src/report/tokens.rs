@@ -54,7 +54,8 @@ pub(super) fn trace_plot(group: &Group<'_>, id: &str) -> Option<Plot> {
         let belongs = |cell: &&&CellRuns<'_>| {
             finding.cell.iter().all(|(axis, value)| cell.cell.get(axis).is_none_or(|have| have == value))
         };
-        let Some(cell) = cells.iter().find(belongs) else { continue };
+        let tokens = |cell: &&&CellRuns<'_>| cell.runs.iter().map(|(_, run)| run.tokens.len()).max();
+        let Some(cell) = cells.iter().filter(belongs).max_by_key(tokens) else { continue };
         remarks.push(words(fit, &shown));
         let points =
             curve_places(fit).into_iter().map(|x| (x, fit.at(x) * shown.factor, row.clone())).collect();
@@ -99,7 +100,7 @@ pub(super) fn trace_plot(group: &Group<'_>, id: &str) -> Option<Plot> {
             left_over,
         )
     });
-    Some(Plot { id: id.to_string(), main: panel(chart, traced), residuals: rest })
+    Some(Plot { id: id.to_string(), main: panel(chart, traced), residuals: rest }.aligned())
 }
 
 /// Tokens before the one that the first decode step takes in.
