@@ -102,7 +102,7 @@ fn every_curve_of_the_schema_is_drawn() {
         ("95 % interval", &Mark::Band),
         ("median", &Mark::Line),
         ("runs", &Mark::Dots),
-        ("fit", &Mark::Dashed),
+        ("fit: parabola", &Mark::Dashed),
     ];
     assert_eq!(names, expected);
     assert!(
@@ -343,7 +343,7 @@ fn interrupted_files_are_read_as_far_as_they_go() {
     let lines: Vec<&str> = whole.split_inclusive('\n').collect();
     let upto = |n: usize| lines[..n].concat();
     for (text, words) in [
-        (upto(1), "there is no counted run"),
+        (upto(1), "There is no counted run"),
         (upto(12), "not complete: 3 of 40 runs"),
         (format!("{}{}", upto(20), &lines[20][..40]), "was not written to its end"),
         (upto(lines.len() - 2), "not complete: 40 of 40 runs"),
@@ -371,7 +371,7 @@ fn stages_that_do_not_add_up_are_said_first() {
     let report = report(&rows);
     let warning = &report.page().warnings[0];
     assert!(
-        warning.text.contains("in 2 of 40 counted runs") && warning.text.contains("7.34 %"),
+        warning.text.contains("In 2 of 40 counted runs") && warning.text.contains("7.34 %"),
         "{}",
         warning.text
     );

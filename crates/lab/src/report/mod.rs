@@ -172,6 +172,12 @@ fn curves(group: &Group<'_>, number: usize) -> Section {
         metrics = group.runs.iter().flat_map(|run| run.metrics()).collect();
         metrics.dedup();
     }
+    for (_, finding) in group.runs.iter().flat_map(|run| &run.findings) {
+        // A curve that was fitted is drawn, with whatever it was fitted to.
+        if let Some(fit) = finding.fit.as_ref().filter(|fit| fit.x == *x && !metrics.contains(&fit.y)) {
+            metrics.push(fit.y.clone());
+        }
+    }
     let id = |name: &str| format!("g{number}-{}", slug(name));
     let mut blocks = Vec::new();
     for metric in &metrics {
@@ -271,7 +277,8 @@ fn warnings(run: &Run<'_>, name_it: bool) -> Vec<Line> {
     let before = if name_it { format!("{}: ", run.file) } else { String::new() };
     let mut lines = Vec::new();
     let mut say = |text: String, links: Vec<(String, String)>| {
-        lines.push(Line { text: format!("{before}{text}"), links });
+        let text = if before.is_empty() { capitalised(&text) } else { format!("{before}{text}") };
+        lines.push(Line { text, links });
     };
     let counted = run.counted().count();
     let bad: Vec<&(String, _)> = run.counted().filter(|(_, one)| !one.adds_up).collect();

@@ -137,9 +137,15 @@ pub(super) fn metric_plot(group: &Group<'_>, metric: &str, id: &str, title: &str
     let (mut traced, mut left_over, mut remarks) = (Vec::new(), Vec::new(), Vec::new());
     for strand in &strands {
         strand.draw(metric, &shown, !names.is_empty(), &mut traced);
-        for (row, fit) in strand.fits(&group.view.x, metric) {
+        let fits = strand.fits(&group.view.x, metric);
+        for (index, (row, fit)) in fits.iter().enumerate() {
             remarks.push(strand.told(&words(fit, &shown)));
-            traced.push(fit_curve(fit, &shown, row, strand));
+            // A strand that is alone leaves the other colours free.
+            let color = if strand.name.is_empty() { (1 + 2 * index) % GREY } else { strand.color };
+            traced.push(fit_curve(fit, &shown, row, (strand.told(form_words(fit.form)), color)));
+        }
+        // Of several curves through the same points the first is held against them.
+        if let Some((_, fit)) = fits.first() {
             left_over.push(residuals(strand.points(metric).into_iter(), fit, &shown, strand.color));
         }
     }
@@ -189,7 +195,7 @@ pub(super) fn metric_plot(group: &Group<'_>, metric: &str, id: &str, title: &str
             left_over,
         )
     });
-    Some(beside(Plot { id: id.to_string(), main, residuals }))
+    Some(beside(Plot { id: id.to_string(), main, residuals }.aligned()))
 }
 
 /// Every metric as a share of its limit, where limits are known.
@@ -397,12 +403,19 @@ fn to_row_unit(fit: &Fit) -> f64 {
 }
 
 /// The curve on sixty-four places, evenly by difference and by ratio, so that it is round on both scales.
-fn fit_curve(fit: &Fit, shown: &Shown, row: &str, strand: &Strand<'_>) -> Traced {
+fn fit_curve(fit: &Fit, shown: &Shown, row: &str, (name, color): (String, usize)) -> Traced {
     let scale = shown.factor * to_row_unit(fit);
     let points = curve_places(fit).into_iter().map(|x| (x, fit.at(x) * scale, row.to_string())).collect();
-    // A strand that is alone leaves the other colours free.
-    let color = if strand.name.is_empty() { 1 } else { strand.color };
-    trace(strand.told("fit"), color, Mark::Dashed, points)
+    trace(name, color, Mark::Dashed, points)
+}
+
+fn form_words(form: Form) -> &'static str {
+    match form {
+        Form::Line => "fit: line",
+        Form::Quadratic => "fit: parabola",
+        Form::Power => "fit: power",
+        Form::Segmented => "fit: two lines",
+    }
 }
 
 /// Where a curve is computed.
@@ -455,11 +468,13 @@ pub(super) fn words(fit: &Fit, shown: &Shown) -> String {
         Form::Segmented => format!("{} {}·x {}·max(0, x − {})", n(0), signed(1), signed(2), digits(k(3))),
     };
     let deviation = match fit.form {
-        Form::Power => format!("residual deviation {} %", digits(100.0 * fit.residual_deviation)),
-        _ => format!("residual deviation {}{unit}", significant(fit.residual_deviation * scale)),
+        // Not every method has one.
+        _ if fit.residual_deviation == 0.0 => String::new(),
+        Form::Power => format!("; residual deviation {} %", digits(100.0 * fit.residual_deviation)),
+        _ => format!("; residual deviation {}{unit}", significant(fit.residual_deviation * scale)),
     };
     format!(
-        "fit: {} = {formula}{unit}; {deviation}; n = {}; x from {} to {}",
+        "fit: {} = {formula}{unit}{deviation}; n = {}; x from {} to {}",
         fit.y,
         fit.n,
         digits(fit.range[0]),
