@@ -85,27 +85,24 @@ fn logits_are_as_near_to_those_of_f32_as_the_format_allows() {
     let (model, ids) = (demo(2), text(500));
     let vocab = model.config().vocab_size;
     let exact = run(&mut open(&model, "f32", "full", 512), &ids, 1);
-    let mut before = 0.0;
     for (kv, bound) in BOUNDS {
         let error = relative(&run(&mut open(&model, kv, "full", 512), &ids, 1), &exact, vocab);
         println!("{kv}: {error:.2e}");
         assert!(error > 0.0 && error < bound, "{kv}: {error:.2e}");
-        before = f64::max(before, error);
     }
-    assert!(before < 1.0);
 }
 
 const BOUNDS: [(&str, f64); 10] = [
-    ("f16", 1.0),
-    ("bf16", 1.0),
-    ("q8_0", 1.0),
-    ("i8", 1.0),
-    ("k=i8,v=f16", 1.0),
-    ("k=f16,v=i8", 1.0),
-    ("kivi4", 1.0),
-    ("kvquant4", 1.0),
-    ("kvquant3", 1.0),
-    ("kivi2", 1.0),
+    ("f16", 3.4e-4),
+    ("bf16", 2.6e-3),
+    ("q8_0", 6.9e-3),
+    ("i8", 6.9e-3),
+    ("k=i8,v=f16", 6.7e-3),
+    ("k=f16,v=i8", 2.3e-3),
+    ("kivi4", 5.4e-3),
+    ("kvquant4", 5.0e-3),
+    ("kvquant3", 1.2e-2),
+    ("kivi2", 2.6e-2),
 ];
 
 #[test]
@@ -202,7 +199,7 @@ fn eight_bits_go_with_policies_that_evict() {
             assert!(logits.iter().all(|x| x.is_finite()) && logits != full, "{kv} {tight}");
             let slot = if kv == "k=i8,v=f16" { 98 } else { 68 };
             assert!(
-                session.cache_bytes().live <= LANES * 66 * slot,
+                session.cache_bytes().live <= LANES * 124 * slot,
                 "{kv} {tight}: {:?}",
                 session.cache_bytes()
             );
