@@ -135,18 +135,25 @@ pub(super) fn metric_plot(group: &Group<'_>, metric: &str, id: &str, title: &str
     let unit = strands.iter().find_map(|strand| strand.unit(metric))?;
     let shown = Shown::of(&unit, largest);
     let (mut traced, mut left_over, mut remarks) = (Vec::new(), Vec::new(), Vec::new());
+    let mut held: Vec<String> = Vec::new();
     for strand in &strands {
         strand.draw(metric, &shown, !names.is_empty(), &mut traced);
-        let fits = strand.fits(&group.view.x, metric);
-        for (index, (row, fit)) in fits.iter().enumerate() {
-            remarks.push(strand.told(&words(fit, &shown)));
+    }
+    for (row, fit, through) in fits(&strands, &group.view.x, metric) {
+        let (name, color) = match through[..] {
             // A strand that is alone leaves the other colours free.
-            let color = if strand.name.is_empty() { (1 + 2 * index) % GREY } else { strand.color };
-            traced.push(fit_curve(fit, &shown, row, (strand.told(form_words(fit.form)), color)));
-        }
+            [strand] if strand.name.is_empty() => (String::new(), (1 + 2 * remarks.len()) % GREY),
+            [strand] => (strand.name.clone(), strand.color),
+            _ => ("several lines together".to_string(), GREY),
+        };
+        let before = if name.is_empty() { String::new() } else { format!("{name}: ") };
+        remarks.push(format!("{before}{}", words(fit, &shown)));
+        traced.push(fit_curve(fit, &shown, row, (format!("{before}{}", form_words(fit.form)), color)));
         // Of several curves through the same points the first is held against them.
-        if let Some((_, fit)) = fits.first() {
+        let is_first = held.iter().all(|name| *name != before);
+        if let ([strand], true) = (&through[..], is_first) {
             left_over.push(residuals(strand.points(metric).into_iter(), fit, &shown, strand.color));
+            held.push(before);
         }
     }
     let positive = traced.iter().flat_map(|t| &t.series.points).all(|point| point.1 > 0.0);
@@ -336,20 +343,44 @@ impl<'a> Strand<'a> {
         traced.push(trace(self.told("runs"), self.color, Mark::Dots, points));
     }
 
-    /// Fits of this metric over this axis that belong to this strand.
-    fn fits(&self, x: &str, metric: &str) -> Vec<(&'a str, &'a Fit)> {
-        let belongs = |cell: &Ordered<Value>| {
-            cell.iter().all(|(axis, value)| {
-                let holds = |one: &&CellRuns<'_>| one.cell.get(axis).is_none_or(|have| have == value);
-                axis == x || self.cells.iter().flat_map(|(_, cells)| cells).all(holds)
-            })
-        };
-        let fit = |(row, finding): &'a (String, &'a crate::experiment::rows::Finding)| {
-            let fit = finding.fit.as_ref()?;
-            (fit.x == x && fit.y == metric && belongs(&finding.cell)).then_some((row.as_str(), fit))
-        };
-        self.run.findings.iter().filter_map(fit).collect()
+    /// Whether all cells have these values, where they have the axes; `x` does not count.
+    fn belongs_to(&self, x: &str, fixed: &Ordered<Value>) -> bool {
+        fixed.iter().all(|(axis, value)| {
+            let holds = |one: &&CellRuns<'_>| one.cell.get(axis).is_none_or(|have| have == value);
+            axis == x || self.cells.iter().flat_map(|(_, cells)| cells).all(holds)
+        })
     }
+}
+
+/// Fits of a metric over an axis: (row, fit, the strands it may go through). One that names no axis by which strands
+/// differ may have been fitted to any of them.
+fn fits<'s, 'a>(
+    strands: &'s [Strand<'a>],
+    x: &str,
+    metric: &str,
+) -> Vec<(&'a str, &'a Fit, Vec<&'s Strand<'a>>)> {
+    let mut runs: Vec<&'a Run<'a>> = Vec::new();
+    for strand in strands {
+        if !runs.iter().any(|run| std::ptr::eq(*run, strand.run)) {
+            runs.push(strand.run);
+        }
+    }
+    let mut all = Vec::new();
+    for run in runs {
+        for (row, finding) in &run.findings {
+            let Some(fit) = finding.fit.as_ref().filter(|fit| fit.x == x && fit.y == metric) else {
+                continue;
+            };
+            let through: Vec<&Strand<'a>> = strands
+                .iter()
+                .filter(|strand| std::ptr::eq(strand.run, run) && strand.belongs_to(x, &finding.cell))
+                .collect();
+            if !through.is_empty() {
+                all.push((row.as_str(), fit, through));
+            }
+        }
+    }
+    all
 }
 
 /// A series from (x, y, row), of what an axis can show at all.
