@@ -5,6 +5,7 @@
 mod csv;
 mod define;
 pub(crate) mod digest;
+mod fits;
 mod html;
 mod markdown;
 pub mod page;
