@@ -345,7 +345,7 @@ fn texts_of_rows_stay_texts() {
     assert_eq!(html.matches("<script>").count(), 1, "one script, our own");
     assert!(!html.contains("<img") && !html.contains("\"' onload"));
     keep("hostile.html", &html);
-    let markdown = report.markdown();
+    let markdown = report.markdown(Some("pictures"));
     // Between fences everything is text.
     let outside: String = markdown.split("```").step_by(2).collect();
     assert!(!outside.contains("<script>") && outside.contains("\\<script\\>"));
@@ -441,7 +441,7 @@ fn csv_has_a_line_per_run_and_markdown_every_table() {
         _ => None,
     });
     assert_eq!(lines[1][column].parse::<f64>().unwrap(), of_row.unwrap().value);
-    let markdown = report.markdown();
+    let markdown = report.markdown(Some("pictures"));
     let tables = report.page().sections.iter().flat_map(|s| &s.blocks);
     let tables = tables.filter(|block| matches!(block, Block::Table(_) | Block::Folded(_))).count();
     assert_eq!(markdown.lines().filter(|line| line.starts_with("| ---")).count(), tables);
