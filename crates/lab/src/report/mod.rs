@@ -5,6 +5,7 @@
 mod csv;
 mod define;
 pub(crate) mod digest;
+mod fits;
 mod html;
 mod markdown;
 pub mod page;
@@ -54,9 +55,9 @@ impl Report {
         html::html(&self.page)
     }
 
-    /// Sentences and tables; images are named as [`Report::svgs`] names them.
-    pub fn markdown(&self) -> String {
-        markdown::markdown(&self.page)
+    /// Sentences and tables, and the plots where `pictures` names the folder that holds [`Report::svgs`].
+    pub fn markdown(&self, pictures: Option<&str>) -> String {
+        markdown::markdown(&self.page, pictures)
     }
 
     /// A line per run.
@@ -167,18 +168,29 @@ fn findings(run: &Run<'_>) -> Section {
 /// Every metric of the view along its axis.
 fn curves(group: &Group<'_>, number: usize) -> Section {
     let View { x, y, .. } = &group.view;
-    let mut metrics = y.clone();
-    if metrics.is_empty() {
-        metrics = group.runs.iter().flat_map(|run| run.metrics()).collect();
-        metrics.dedup();
+    let mut metrics: Vec<String> = Vec::new();
+    let mut add = |name: &String| {
+        if !metrics.contains(name) {
+            metrics.push(name.clone());
+        }
+    };
+    y.iter().for_each(&mut add);
+    if y.is_empty() {
+        group.runs.iter().flat_map(|run| run.metrics()).for_each(|name| add(&name));
     }
     for (_, finding) in group.runs.iter().flat_map(|run| &run.findings) {
         // A curve that was fitted is drawn, with whatever it was fitted to.
-        if let Some(fit) = finding.fit.as_ref().filter(|fit| fit.x == *x && !metrics.contains(&fit.y)) {
-            metrics.push(fit.y.clone());
-        }
+        finding.fit.iter().filter(|fit| fit.x == *x).for_each(|fit| add(&fit.y));
     }
-    let id = |name: &str| format!("g{number}-{}", slug(name));
+    let mut taken: Vec<String> = Vec::new();
+    let mut id = |name: &str| {
+        let mut id = format!("g{number}-{}", slug(name));
+        while taken.contains(&id) {
+            id.push_str("-2"); // names that differ in signs only
+        }
+        taken.push(id.clone());
+        id
+    };
     let mut blocks = Vec::new();
     for metric in &metrics {
         let words = sweep::metric_words(metric);

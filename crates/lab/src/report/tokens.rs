@@ -1,9 +1,10 @@
 //! What every single token took: over its place in the text, and as a distribution.
 
+use super::fits::{curve_places, residuals, words};
 use super::page::Plot;
 use super::run::{CellRuns, Run};
 use super::shown::Shown;
-use super::sweep::{Group, curve_places, panel, residuals, trace, words};
+use super::sweep::{Group, panel, trace};
 use crate::experiment::rows::{Measurement, Value};
 use crate::plot::{Axis, Chart, GREY, Mark, Scale};
 use crate::statistics::{Sorted, median};
