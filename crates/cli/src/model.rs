@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use roofline_engine::{
-    CacheSpec, Cpu, EmbeddedModel, Isa, KvFormat, KvFormats, Model, ModelFiles, SessionOptions,
+    Arithmetic, CacheSpec, Cpu, EmbeddedModel, Isa, KvFormat, KvFormats, Model, ModelFiles, SessionOptions,
 };
 
 use crate::arguments::Threads;
@@ -49,12 +49,30 @@ pub fn requested_isa() -> Result<Option<Isa>, Failure> {
 pub struct Machinery {
     #[command(flatten)]
     pub threads: Threads,
+    #[command(flatten)]
+    pub exactness: Exactness,
+}
+
+/// How narrow the numbers may be that weights are multiplied by.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Exactness {
+    /// Multiply quantized weights by 16-bit activations instead of 8-bit ones, bf16 weights by f32: slower, nearer to f32
+    #[arg(long)]
+    exact: bool,
+}
+
+impl Exactness {
+    /// The arithmetic that the flag asks for.
+    pub fn arithmetic(self) -> Arithmetic {
+        if self.exact { Arithmetic::Exact } else { Arithmetic::Fast }
+    }
 }
 
 impl Machinery {
     /// Threads and kernels; `ROOFLINE_ISA` caps the instruction set.
     pub fn cpu(&self) -> Result<Cpu, Failure> {
-        Ok(Cpu::new(self.threads.count()?, requested_isa()?)?)
+        let arithmetic = self.exactness.arithmetic();
+        Ok(Cpu::with_arithmetic(self.threads.count()?, requested_isa()?, arithmetic)?)
     }
 
     /// Packs the weights, with a progress bar on anything over a moment.

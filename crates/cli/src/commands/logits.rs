@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use roofline_engine::sampling::{Sampler, SamplerConfig, TokenLogprob};
-use roofline_engine::{EngineError, KvFormat, ModelFiles, Session};
+use roofline_engine::{Arithmetic, EngineError, KvFormat, ModelFiles, Session};
 use serde_json::json;
 
 use super::run::encode;
@@ -99,7 +99,12 @@ impl Logits {
         if let Some(writer) = writer {
             writer.finish()?;
         }
-        if self.json { print_json(&self.json(&ids, &tops, &files)) } else { self.show(&ids, &tops, &files) }
+        let arithmetic = session.model().cpu().table().arithmetic();
+        if self.json {
+            return print_json(&self.json(&ids, &tops, &files, arithmetic));
+        }
+        say!("{arithmetic} arithmetic");
+        self.show(&ids, &tops, &files)
     }
 
     /// One row of logits: into the file, and into the list of what is shown.
@@ -153,7 +158,13 @@ impl Logits {
         print(&text)
     }
 
-    fn json(&self, ids: &[u32], tops: &[Vec<TokenLogprob>], files: &ModelFiles) -> serde_json::Value {
+    fn json(
+        &self,
+        ids: &[u32],
+        tops: &[Vec<TokenLogprob>],
+        files: &ModelFiles,
+        arithmetic: Arithmetic,
+    ) -> serde_json::Value {
         let position = |(ids, top): (&[u32], &Vec<TokenLogprob>)| {
             let next = |next: &TokenLogprob| {
                 let token = files.tokenizer().and_then(|tokenizer| tokenizer.token(next.token));
@@ -163,6 +174,7 @@ impl Logits {
         };
         json!({
             "model": files.name(),
+            "arithmetic": arithmetic.name(),
             "token_ids": ids,
             "vocab_size": files.config().vocab_size,
             "output": self.output,

@@ -1,7 +1,7 @@
 //! Golden models and what transformers computes with them; see `golden/README.md`.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)] // each test binary uses a part; a test fails by panicking
 
-use roofline_engine::{Cpu, Isa, KvFormat, Model, ModelFiles, Session, SessionOptions};
+use roofline_engine::{Arithmetic, Cpu, Isa, KvFormat, Model, ModelFiles, Session, SessionOptions};
 use roofline_weights::{Checkpoint, blocks};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,13 +56,13 @@ fn floats(tensors: &Checkpoint, name: &str) -> Vec<f32> {
 }
 
 pub fn load(path: &Path, threads: usize) -> Arc<Model> {
-    load_on(path, threads, None)
+    load_on(path, threads, None, Arithmetic::Fast)
 }
 
 /// With the kernels of `isa`, or the widest there are.
-pub fn load_on(path: &Path, threads: usize, isa: Option<Isa>) -> Arc<Model> {
+pub fn load_on(path: &Path, threads: usize, isa: Option<Isa>, arithmetic: Arithmetic) -> Arc<Model> {
     let files = ModelFiles::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let cpu = Cpu::new(threads, isa).unwrap();
+    let cpu = Cpu::with_arithmetic(threads, isa, arithmetic).unwrap();
     let model = Model::load(&files, cpu, &mut |_, _| {});
     Arc::new(model.unwrap_or_else(|error| panic!("{}: {error}", path.display())))
 }
