@@ -48,7 +48,7 @@ fn check(architecture: &str, format: Format) {
     let decoded = write(&format!("{architecture}-{format}-decoded.gguf"), &pair.decoded);
     let ids: Vec<u32> = (0..21).map(|i| (i * 97 + 5) % synthetic::VOCAB as u32).collect();
     let run = |path: &PathBuf, isa, arithmetic| {
-        let mut session = support::session(&support::load_on(path, 2, Some(isa), arithmetic));
+        let mut session = support::session(&support::load_for(path, 2, Some(isa), arithmetic));
         support::all_logits(&mut session, &ids)
     };
     let expected = run(&decoded, Isa::Scalar, Arithmetic::Exact);

@@ -56,11 +56,16 @@ fn floats(tensors: &Checkpoint, name: &str) -> Vec<f32> {
 }
 
 pub fn load(path: &Path, threads: usize) -> Arc<Model> {
-    load_on(path, threads, None, Arithmetic::Fast)
+    load_on(path, threads, None)
 }
 
 /// With the kernels of `isa`, or the widest there are.
-pub fn load_on(path: &Path, threads: usize, isa: Option<Isa>, arithmetic: Arithmetic) -> Arc<Model> {
+pub fn load_on(path: &Path, threads: usize, isa: Option<Isa>) -> Arc<Model> {
+    load_for(path, threads, isa, Arithmetic::Fast)
+}
+
+/// With the kernels of `isa` in one arithmetic.
+pub fn load_for(path: &Path, threads: usize, isa: Option<Isa>, arithmetic: Arithmetic) -> Arc<Model> {
     let files = ModelFiles::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let cpu = Cpu::with_arithmetic(threads, isa, arithmetic).unwrap();
     let model = Model::load(&files, cpu, &mut |_, _| {});
