@@ -24,17 +24,18 @@ pub(super) struct Workspace {
     sink_q: Vec<f32>,                   // the same, where sinks have queries of their own
     two_frames: bool,                   // whether they have
     pub(super) scores: Vec<f32>,        // (queries, STRIP)
-    pub(super) k_wide: Vec<f32>,        // (head_dim, STRIP)
-    pub(super) v_wide: Vec<f32>,        // (STRIP, channels)
-    pub(super) factors: Vec<f32>,       // scales of a strip's keys or values
-    bands: Vec<Band>,                   // (queries): slots that each sees
-    pub(super) seen: Vec<Seen>,         // (queries), of the strip at hand
-    seen_sinks: Vec<Seen>,              // (queries), the same of the sinks where both are looked at
+    pub(super) sink_scores: Vec<f32>, // (MAX_PANEL, STRIP), where they are looked at beside those of the window
+    pub(super) k_wide: Vec<f32>,      // (head_dim, STRIP)
+    pub(super) v_wide: Vec<f32>,      // (STRIP, channels)
+    pub(super) factors: Vec<f32>,     // scales of a strip's keys or values
+    bands: Vec<Band>,                 // (queries): slots that each sees
+    pub(super) seen: Vec<Seen>,       // (queries), of the strip at hand
+    seen_sinks: Vec<Seen>,            // (queries), the same of the sinks where both are looked at
     pub(super) rescale: Vec<[f32; 16]>, // (panels)
-    pub(super) part: Vec<State>,        // (queries), of the run at hand
-    pub(super) part_acc: Vec<f32>,      // (queries, channels)
-    whole: Vec<State>,                  // (queries), of the runs before
-    whole_acc: Vec<f32>,                // (queries, channels)
+    pub(super) part: Vec<State>,      // (queries), of the run at hand
+    pub(super) part_acc: Vec<f32>,    // (queries, channels)
+    whole: Vec<State>,                // (queries), of the runs before
+    whole_acc: Vec<f32>,              // (queries, channels)
 }
 
 /// Channels of an output row in the workspace: whole vectors of any level.
@@ -66,6 +67,7 @@ impl Workspace {
             sink_q: vec![0.0; queries * d],
             two_frames: false,
             scores: vec![0.0; queries * STRIP],
+            sink_scores: vec![0.0; MAX_PANEL * STRIP],
             k_wide: vec![0.0; d * STRIP],
             v_wide: vec![0.0; STRIP * channels],
             factors: vec![0.0; factors_len(d)],
@@ -84,7 +86,8 @@ impl Workspace {
     pub fn bytes(shape: &AttentionShape) -> usize {
         let (queries, d) = (block_queries(shape.group()), shape.head_dim);
         let channels = padded(d);
-        let floats = queries * (2 * d + STRIP + 2 * channels) + (d + channels) * STRIP + factors_len(d);
+        let floats =
+            queries * (2 * d + STRIP + 2 * channels) + (MAX_PANEL + d + channels) * STRIP + factors_len(d);
         let states = queries * (2 * size_of::<State>() + size_of::<Band>() + 2 * size_of::<Seen>());
         4 * floats + states + panels(queries) * size_of::<[f32; 16]>()
     }

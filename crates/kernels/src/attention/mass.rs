@@ -7,7 +7,7 @@ use super::block::{Block, RUN, Workspace, block_rows, score_strip};
 use super::plan::{Cut, Unit};
 use super::softmax::{NO_MAX, Seen, State, hide};
 use super::strip::{Strip, load_keys, score_panel, soften_strip};
-use super::tile::{MAX_PANEL, STRIP};
+use super::tile::STRIP;
 use super::{ALONE, AttentionJob, AttentionScratch, AttentionShape, check_job, expect};
 use crate::error::KernelError;
 use crate::kv_page::PageLayout;
@@ -283,24 +283,29 @@ fn add_strip<S: Simd>(
 ) {
     let keys = load_keys(simd, block, work, strip);
     let (d, panel) = (block.layout.head_dim(), block.panel());
+    let mut sink_scores = std::mem::take(&mut work.sink_scores);
     for first in (0..block.queries).step_by(panel) {
         let queries = panel.min(block.queries - first);
-        let mut rows = [[0.0; MAX_PANEL * STRIP]; 2];
-        for (rows, part) in rows.iter_mut().zip([Part::Window, Part::Sinks]) {
+        let mut scores = std::mem::take(&mut work.scores);
+        let window = &mut scores[first * STRIP..][..queries * STRIP];
+        let sinks = &mut sink_scores[..queries * STRIP];
+        for (scores, part) in [(&mut *window, Part::Window), (&mut *sinks, Part::Sinks)] {
             if work.seen_of(part)[first..first + queries].iter().any(|seen| !seen.is_empty()) {
                 let q = work.queries(part)[first * d..][..queries * d].as_ptr();
                 // SAFETY: `q` holds d rows of the panel.
-                unsafe { score_panel(simd, block, strip, &keys, queries, q, &mut rows[..queries * STRIP]) };
+                unsafe { score_panel(simd, block, strip, &keys, queries, q, scores) };
             }
         }
+        // Query by query, so that a slot's sum does not depend on where panels begin.
         for i in 0..queries {
-            for (rows, part) in rows.iter_mut().zip([Part::Window, Part::Sinks]) {
-                let seen = work.seen_of(part)[first + i];
-                let row = &mut rows[i * STRIP..][..strip.width()];
-                add_row(simd, row, seen, max[first + i], share[first + i], sums);
+            for (scores, part) in [(&mut *window, Part::Window), (&mut *sinks, Part::Sinks)] {
+                let row = &mut scores[i * STRIP..][..strip.width()];
+                add_row(simd, row, work.seen_of(part)[first + i], max[first + i], share[first + i], sums);
             }
         }
+        work.scores = scores;
     }
+    work.sink_scores = sink_scores;
 }
 
 /// Adds the weights of one query: `sums += 2^(row - max) * share` where it sees.

@@ -5,6 +5,9 @@ use super::block::{Block, block_rows};
 use super::{AttentionJob, AttentionScratch, AttentionShape};
 use crate::kv_page::PageLayout;
 
+/// Queries below which a block is not cut for the sake of threads: widening its keys and values would cost too much.
+const FEW_QUERIES: usize = 48;
+
 /// What is cut.
 #[derive(Clone, Copy)]
 pub(super) struct Cut<'a> {
@@ -75,7 +78,20 @@ impl Plan {
                 (plan.split, plan.tiles) = (true, runs);
             }
         }
+        if !plan.split && threads > 1 && plan.units < 2 * threads {
+            plan.narrow(cut, threads);
+        }
         plan
+    }
+
+    /// Blocks of fewer rows, where there are so few units that threads would have nothing to do.
+    fn narrow(&mut self, cut: Cut<'_>, threads: usize) {
+        let rows = cut.jobs.iter().map(|job| job.rows.len()).max().unwrap_or(0);
+        let blocks = (2 * threads).div_ceil(cut.shape.n_kv_heads);
+        let least = (FEW_QUERIES / cut.shape.group()).max(1);
+        self.block_rows = self.block_rows.min(rows.div_ceil(blocks).max(least));
+        self.units = cut.jobs.iter().map(|job| self.units(cut, job)).sum();
+        self.tiles = self.units;
     }
 
     /// Units whose runs are counted down while the call runs.
