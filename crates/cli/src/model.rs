@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use roofline_engine::{
-    CacheSpec, Cpu, EmbeddedModel, Isa, KvFormat, KvFormats, Model, ModelFiles, SessionOptions,
+    Arithmetic, CacheSpec, Cpu, EmbeddedModel, Isa, KvFormat, KvFormats, Model, ModelFiles, SessionOptions,
 };
 
 use crate::arguments::Threads;
@@ -49,22 +49,52 @@ pub fn requested_isa() -> Result<Option<Isa>, Failure> {
 pub struct Machinery {
     #[command(flatten)]
     pub threads: Threads,
+    #[command(flatten)]
+    pub exactness: Exactness,
+}
+
+/// How narrow the numbers may be that weights are multiplied by.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Exactness {
+    /// Multiply quantized weights by 16-bit activations instead of 8-bit ones, bf16 weights by f32: slower, nearer to f32
+    #[arg(long)]
+    exact: bool,
+    /// The narrower numbers that the machine multiplies fastest [default, but for logits]
+    #[arg(long, conflicts_with = "exact")]
+    fast: bool,
+}
+
+impl Exactness {
+    /// The arithmetic that the flags ask for, or `default`.
+    pub fn arithmetic_or(self, default: Arithmetic) -> Arithmetic {
+        match (self.exact, self.fast) {
+            (true, _) => Arithmetic::Exact,
+            (_, true) => Arithmetic::Fast,
+            _ => default,
+        }
+    }
 }
 
 impl Machinery {
     /// Threads and kernels; `ROOFLINE_ISA` caps the instruction set.
-    pub fn cpu(&self) -> Result<Cpu, Failure> {
-        Ok(Cpu::new(self.threads.count()?, requested_isa()?)?)
+    fn cpu(&self, default: Arithmetic) -> Result<Cpu, Failure> {
+        let arithmetic = self.exactness.arithmetic_or(default);
+        Ok(Cpu::with_arithmetic(self.threads.count()?, requested_isa()?, arithmetic)?)
     }
 
     /// Packs the weights, with a progress bar on anything over a moment.
     pub fn load(&self, files: &ModelFiles) -> Result<Arc<Model>, Failure> {
+        self.load_in(files, Arithmetic::Fast)
+    }
+
+    /// The same, with another arithmetic where no flag asks for one.
+    pub fn load_in(&self, files: &ModelFiles, default: Arithmetic) -> Result<Arc<Model>, Failure> {
         let bar = ProgressBar::hidden();
         if let Ok(style) = ProgressStyle::with_template("loading {bar:40} {pos}/{len} tensors, {eta} left") {
             bar.set_style(style);
         }
         let started = std::time::Instant::now();
-        let model = Model::load(files, self.cpu()?, &mut |done, all| {
+        let model = Model::load(files, self.cpu(default)?, &mut |done, all| {
             if bar.is_hidden() && started.elapsed() > Duration::from_millis(500) {
                 bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
             }

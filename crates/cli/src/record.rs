@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use roofline_engine::sampling::TokenLogprob;
-use roofline_engine::{CacheBytes, FinishReason, Generation, LoadFacts, Meter, Session, Stages, TokenEvent};
+use roofline_engine::{
+    CacheBytes, CacheSpec, FinishReason, Generation, LoadFacts, Meter, Session, Stages, TokenEvent,
+};
 use roofline_lab::environment::resident::peak_rss;
 use roofline_lab::units::{bytes, grouped, three_digits};
 use serde_json::{Value, json};
@@ -21,6 +23,8 @@ pub struct Record {
     pub prefill: Meter,
     pub decode: Meter,
     pub cache: CacheBytes,
+    pub policy: CacheSpec,
+    pub kv_type: String,
     pub load: LoadFacts,
     pub peak_rss: Option<u64>, // bytes, when the generation ended
 }
@@ -45,6 +49,8 @@ impl Record {
             prefill: generation.prefill_meter().clone(),
             decode: generation.decode_meter().clone(),
             cache: session.cache_bytes(),
+            policy: session.options().cache.clone(),
+            kv_type: session.options().kv_format.to_string(),
             load: session.model().facts(),
             peak_rss: peak_rss(),
         }
@@ -146,12 +152,19 @@ impl Record {
         table.row([
             "KV cache".to_string(),
             format!(
-                "{} live, {} committed, {} peak",
+                "{} live, {} committed, {} peak, {} metadata",
                 bytes(self.cache.live),
                 bytes(self.cache.committed),
-                bytes(self.cache.peak)
+                bytes(self.cache.peak),
+                bytes(self.cache.metadata)
             ),
         ]);
+        if self.policy != CacheSpec::Full {
+            table.row([
+                "policy".to_string(),
+                format!("{}; {}", self.policy, self.policy.rollback().describe()),
+            ]);
+        }
         table.row([
             "peak RSS".to_string(),
             self.peak_rss.map_or("not visible on this system".to_string(), bytes),
@@ -206,7 +219,10 @@ impl Record {
                 "live": self.cache.live,
                 "committed": self.cache.committed,
                 "peak": self.cache.peak,
+                "metadata": self.cache.metadata,
             },
+            "cache": self.policy.to_string(),
+            "kv_type": self.kv_type,
             "prefill_operators": operators_json(&self.prefill),
             "decode_operators": operators_json(&self.decode),
             "peak_rss_bytes": self.peak_rss,

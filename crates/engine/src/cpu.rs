@@ -2,7 +2,7 @@
 
 use crate::error::EngineError;
 use roofline_kernels as kernels;
-use roofline_kernels::{Isa, KernelTable, Team};
+use roofline_kernels::{Arithmetic, Isa, KernelTable, Team};
 use roofline_model::config;
 use std::sync::Arc;
 
@@ -14,12 +14,34 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// A team of `threads` with the kernels of `isa`, or of the widest instruction set there is.
+    /// A team of `threads` with the kernels of `isa`, or of the widest instruction set there is, in exact arithmetic: who
+    /// wants the faster, narrower one asks for it ([`Cpu::with_arithmetic`]).
     ///
     /// # Errors
     /// No threads, threads the system refuses, or an instruction set this machine lacks.
     pub fn new(threads: usize, isa: Option<Isa>) -> Result<Cpu, EngineError> {
-        Ok(Cpu { table: Arc::new(KernelTable::detect(isa)?), team: Arc::new(Team::new(threads)?) })
+        Cpu::with_arithmetic(threads, isa, Arithmetic::Exact)
+    }
+
+    /// The same with the arithmetic named.
+    ///
+    /// # Errors
+    /// As for [`Cpu::new`].
+    pub fn with_arithmetic(
+        threads: usize,
+        isa: Option<Isa>,
+        arithmetic: Arithmetic,
+    ) -> Result<Cpu, EngineError> {
+        let table = Arc::new(KernelTable::detect_for(isa, arithmetic)?);
+        Ok(Cpu { table, team: Arc::new(Team::new(threads)?) })
+    }
+
+    /// The same kernels with a team of its own.
+    ///
+    /// # Errors
+    /// No threads, or threads the system refuses.
+    pub fn with_threads(&self, threads: usize) -> Result<Cpu, EngineError> {
+        Ok(Cpu { table: Arc::clone(&self.table), team: Arc::new(Team::new(threads)?) })
     }
 
     /// Threads of the team.

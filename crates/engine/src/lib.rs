@@ -29,5 +29,5 @@ pub use generate::{FinishReason, GenerateOptions, Generation, GenerationInput, S
 pub use kv_formats::{KvFormats, KvFormatsError};
 pub use meter::Meter;
 pub use model::{LoadFacts, Model};
-pub use roofline_kernels::{Isa, KvFormat};
+pub use roofline_kernels::{Arithmetic, Isa, KvFormat};
 pub use session::{Session, SessionOptions};

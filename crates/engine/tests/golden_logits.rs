@@ -3,9 +3,11 @@
 
 mod support;
 
-use roofline_engine::{CacheSpec, Isa, KvFormat, Session, SessionOptions};
+use roofline_engine::{Arithmetic, CacheSpec, Isa, KvFormat, Session, SessionOptions};
 use std::path::Path;
-use support::{Golden, all_logits, argmax, golden, goldens, load, load_on, max_difference, session};
+use support::{
+    Golden, all_logits, argmax, golden, goldens, load, load_for, load_on, max_difference, session,
+};
 
 /// DESIGN §8: float32 logits of spread ~1 within 1e-4 of transformers.
 const TOLERANCE: f32 = 1e-4;
@@ -56,8 +58,12 @@ fn gguf_files_agree_with_transformers() {
 /// One prefill, token by token, any chunk and any thread count: bit for bit the same.
 #[test]
 fn incremental_chunked_and_threaded_are_bit_identical_to_one_prefill() {
-    for golden in goldens() {
+    let both = [Arithmetic::Exact, Arithmetic::Fast];
+    for (golden, arithmetic) in
+        goldens().iter().flat_map(|golden| both.map(|arithmetic| (golden, arithmetic)))
+    {
         let ids: Vec<u32> = golden.prompt.iter().chain(&golden.continuation).copied().collect();
+        let load = |dir, threads| load_for(dir, threads, None, arithmetic);
         let model = load(&golden.dir, 1);
         let whole = all_logits(&mut session(&model), &ids);
 

@@ -2,7 +2,7 @@
 //!
 //! This is the one place where generic code takes on instructions. The numbers after a format are the register tile:
 //! vectors of outputs by activation rows, so that sums, weights and one activation fit the registers (16 of AVX2, 32
-//! of AVX-512 and NEON).
+//! of AVX-512 and NEON); behind `or`, the rows where a block has two totals.
 
 use roofline_weights::Format;
 
@@ -49,7 +49,15 @@ macro_rules! compile {
             #[target_feature(enable = $features)]
             unsafe fn byte_gemm<Q: Quantized>(tile: &Tile<'_>) {
                 // SAFETY: as above.
-                unsafe { quantized::byte_gemm::<$simd, Q, $byte_units, $byte_rows, $two_rows>(tile) }
+                unsafe { quantized::byte_gemm::<$simd, Q, $byte_units, $byte_rows>(tile) }
+            }
+
+            /// # Safety
+            /// As for [`TileKernel`].
+            #[target_feature(enable = $features)]
+            unsafe fn two_totals_gemm<Q: Quantized>(tile: &Tile<'_>) {
+                // SAFETY: as above.
+                unsafe { quantized::byte_gemm::<$simd, Q, $byte_units, $two_rows>(tile) }
             }
 
             /// # Safety
@@ -86,6 +94,11 @@ macro_rules! compile {
 
             pub(super) fn bytes<Q: Quantized>(isa: Isa) -> Compiled {
                 let (gemv, gemm): (TileKernel, TileKernel) = (byte_gemv::<Q>, byte_gemm::<Q>);
+                Compiled { isa, gemv, gemm }
+            }
+
+            pub(super) fn two_totals<Q: Quantized>(isa: Isa) -> Compiled {
+                let (gemv, gemm): (TileKernel, TileKernel) = (byte_gemv::<Q>, two_totals_gemm::<Q>);
                 Compiled { isa, gemv, gemm }
             }
 
@@ -176,6 +189,21 @@ fn bytes<Q: crate::quantized::Quantized>() -> Vec<Compiled> {
     all.into_iter().filter(gains).collect()
 }
 
+/// The same of a format that has two totals a block, and so fewer rows in registers.
+fn two_totals<Q: crate::quantized::Quantized>() -> Vec<Compiled> {
+    debug_assert_eq!(Q::LAYOUT.byte_totals(), 2);
+    vec![
+        #[cfg(target_arch = "x86_64")]
+        avx2::two_totals::<Q>(Isa::Avx2),
+        #[cfg(target_arch = "x86_64")]
+        avx512::two_totals::<Q>(Isa::Avx512),
+        #[cfg(target_arch = "x86_64")]
+        avx512vnni::two_totals::<Q>(Isa::Avx512Vnni),
+        #[cfg(target_arch = "aarch64")]
+        neon::two_totals::<Q>(Isa::Neon),
+    ]
+}
+
 /// The same of 16-bit activations.
 fn pairs<Q: crate::quantized::Quantized>() -> Vec<Compiled> {
     debug_assert!(Q::FORMAT.is_quantized());
@@ -226,7 +254,8 @@ fn compiled(format: Format, form: Form) -> Vec<Compiled> {
         Format::Bf16 if form == Form::Bf16 => bf16_pairs(),
         Format::Bf16 => floats::<f::Bf16>(),
         Format::Q8_0 => quantized::<q::Q8_0>(form),
-        Format::Q6K => quantized::<q::Q6K>(form),
+        Format::Q6K if form == Form::Bytes => two_totals::<q::Q6K>(),
+        Format::Q6K => pairs::<q::Q6K>(),
         Format::Q5K => quantized::<q::Q5K>(form),
         Format::Q4K => quantized::<q::Q4K>(form),
         Format::Q3K => quantized::<q::Q3K>(form),

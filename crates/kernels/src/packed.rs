@@ -289,12 +289,22 @@ fn pack_superblock(layout: &Layout, block: &FileBlock, len: usize, lane: usize, 
 
 /// Writes `bits` bits from bit `from` up of each weight: one word a line, four weights in its bytes.
 fn pack_plane(bits: usize, q: &[u8], from: usize, lane: usize, plane: &mut [u8]) {
-    let mask = ((1u32 << bits) - 1) * 0x0101_0101;
+    match bits {
+        8 => pack_words::<8, 1>(q, from, lane, plane),
+        4 => pack_words::<4, 2>(q, from, lane, plane),
+        2 => pack_words::<2, 4>(q, from, lane, plane),
+        _ => pack_words::<1, 8>(q, from, lane, plane),
+    }
+}
+
+/// The same with `QUADS = 8 / BITS` known, so that the loops unroll: packing is a third of what a start costs.
+fn pack_words<const BITS: usize, const QUADS: usize>(q: &[u8], from: usize, lane: usize, plane: &mut [u8]) {
+    let mask = ((1u32 << BITS) - 1) * 0x0101_0101;
     let lines = plane.as_chunks_mut::<LINE>().0;
-    for (line, quads) in lines.iter_mut().zip(q.as_chunks::<4>().0.chunks(8 / bits)) {
+    for (line, quads) in lines.iter_mut().zip(q.as_chunks::<4>().0.chunks_exact(QUADS)) {
         let mut word = 0;
         for (t, quad) in quads.iter().enumerate() {
-            word |= (u32::from_le_bytes(*quad) >> from & mask) << (bits * t);
+            word |= (u32::from_le_bytes(*quad) >> from & mask) << (BITS * t);
         }
         line[4 * lane..4 * lane + 4].copy_from_slice(&word.to_le_bytes());
     }

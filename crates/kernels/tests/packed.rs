@@ -70,6 +70,20 @@ fn a_weight_or_scale_that_is_no_number_is_found_and_its_place_told() {
 }
 
 #[test]
+fn a_large_matrix_is_packed_in_bands_that_tell_how_far_they_are() {
+    let team = Team::new(2).unwrap();
+    let (rows, cols) = (2500, 4096); // 41 MB
+    let row: Vec<u8> = (0..cols).flat_map(|k| (k as f32).to_le_bytes()).collect();
+    let mut heard = Vec::new();
+    let packed =
+        PackedMatrix::pack_with(Format::F32, rows, cols, &|_| &row, &team, &mut |done| heard.push(done));
+    assert_eq!(heard, [1024, 2048, 2500]);
+    let mut out = vec![0.0; cols];
+    packed.unwrap().decode_row(rows - 1, &mut out).unwrap();
+    assert!(out.iter().enumerate().all(|(k, &x)| x == k as f32));
+}
+
+#[test]
 fn shapes_that_do_not_fit_are_refused() {
     let team = Team::new(1).unwrap();
     let pack = |format, rows, cols, len: usize| {

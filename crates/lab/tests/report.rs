@@ -102,7 +102,7 @@ fn every_curve_of_the_schema_is_drawn() {
         ("95 % interval", &Mark::Band),
         ("median", &Mark::Line),
         ("runs", &Mark::Dots),
-        ("fit", &Mark::Dashed),
+        ("fit: parabola", &Mark::Dashed),
     ];
     assert_eq!(names, expected);
     assert!(
@@ -127,6 +127,39 @@ fn two_thread_counts_are_two_lines() {
     let tpot = report.page().plots().next().unwrap();
     let names: Vec<&str> = tpot.main.chart.series.iter().map(|series| series.name.as_str()).collect();
     assert!(names.contains(&"threads 1: median") && names.contains(&"threads 2: median"), "{names:?}");
+}
+
+/// A fit goes through the line it was fitted to; one that does not say which is drawn once, without residuals.
+#[test]
+fn fits_go_to_their_lines() {
+    let with_cell = |cell: &[(&str, Value)]| {
+        let mut rows = depth_by_threads();
+        let finding = rows.iter_mut().find_map(|row| match row {
+            Row::Finding(finding) => Some(finding),
+            _ => None,
+        });
+        let finding = finding.unwrap();
+        finding.cell = cell.iter().map(|(axis, value)| (*axis, value.clone())).collect();
+        finding.fit = Some(Fit {
+            form: Form::Line,
+            x: "depth".into(),
+            y: "tpot".into(),
+            y_unit: "s".into(),
+            coefficients: vec![0.0033, 4e-7],
+            range: [0.0, 1984.0],
+            residual_deviation: 0.0,
+            n: 25,
+        });
+        let report = report(&rows);
+        let tpot = report.page().plots().next().unwrap();
+        let names = tpot.main.chart.series.iter().map(|series| series.name.clone());
+        let fits: Vec<String> = names.filter(|name| name.contains("fit")).collect();
+        (fits, tpot.residuals.as_ref().map(|panel| panel.chart.series[0].points.len()))
+    };
+    let (fits, residuals) = with_cell(&[]);
+    assert_eq!((fits, residuals), (vec!["several lines together: fit: line".to_string()], None));
+    let (fits, residuals) = with_cell(&[("threads", Value::Whole(1))]);
+    assert_eq!((fits, residuals), (vec!["threads 1: fit: line".to_string()], Some(25)));
 }
 
 /// Numbers of an attribute that holds numbers.
@@ -312,7 +345,7 @@ fn texts_of_rows_stay_texts() {
     assert_eq!(html.matches("<script>").count(), 1, "one script, our own");
     assert!(!html.contains("<img") && !html.contains("\"' onload"));
     keep("hostile.html", &html);
-    let markdown = report.markdown();
+    let markdown = report.markdown(Some("pictures"));
     // Between fences everything is text.
     let outside: String = markdown.split("```").step_by(2).collect();
     assert!(!outside.contains("<script>") && outside.contains("\\<script\\>"));
@@ -343,7 +376,7 @@ fn interrupted_files_are_read_as_far_as_they_go() {
     let lines: Vec<&str> = whole.split_inclusive('\n').collect();
     let upto = |n: usize| lines[..n].concat();
     for (text, words) in [
-        (upto(1), "there is no counted run"),
+        (upto(1), "There is no counted run"),
         (upto(12), "not complete: 3 of 40 runs"),
         (format!("{}{}", upto(20), &lines[20][..40]), "was not written to its end"),
         (upto(lines.len() - 2), "not complete: 40 of 40 runs"),
@@ -371,7 +404,7 @@ fn stages_that_do_not_add_up_are_said_first() {
     let report = report(&rows);
     let warning = &report.page().warnings[0];
     assert!(
-        warning.text.contains("in 2 of 40 counted runs") && warning.text.contains("7.34 %"),
+        warning.text.contains("In 2 of 40 counted runs") && warning.text.contains("7.34 %"),
         "{}",
         warning.text
     );
@@ -408,7 +441,7 @@ fn csv_has_a_line_per_run_and_markdown_every_table() {
         _ => None,
     });
     assert_eq!(lines[1][column].parse::<f64>().unwrap(), of_row.unwrap().value);
-    let markdown = report.markdown();
+    let markdown = report.markdown(Some("pictures"));
     let tables = report.page().sections.iter().flat_map(|s| &s.blocks);
     let tables = tables.filter(|block| matches!(block, Block::Table(_) | Block::Folded(_))).count();
     assert_eq!(markdown.lines().filter(|line| line.starts_with("| ---")).count(), tables);

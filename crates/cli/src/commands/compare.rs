@@ -13,7 +13,7 @@ use roofline_lab::experiment::{Recording, hash_of};
 
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::model::{self, EMBEDDED};
+use crate::model::{self, DEMO, EMBEDDED};
 use crate::output::{print, say};
 
 /// Measure Roofline beside llama.cpp or transformers: same file, same tokens, same threads, in turn
@@ -74,6 +74,10 @@ const KV_TYPES: [KvFormat; 3] = [KvFormat::F16, KvFormat::Bf16, KvFormat::F32];
 
 impl Compare {
     pub fn run(&self) -> Result<(), Failure> {
+        if self.model == DEMO {
+            return Err(Failure::new("the demo model is inside of the program; a peer needs files")
+                .hint("name a .gguf file or a Hugging Face folder"));
+        }
         let settings = self.settings()?;
         settings.check().map_err(LabError::from)?;
         let command = self.command();

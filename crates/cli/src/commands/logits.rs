@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use roofline_engine::sampling::{Sampler, SamplerConfig, TokenLogprob};
-use roofline_engine::{EngineError, KvFormat, ModelFiles, Session};
+use roofline_engine::{Arithmetic, EngineError, KvFormat, ModelFiles, Session};
 use serde_json::json;
 
 use super::run::encode;
@@ -20,7 +20,8 @@ use crate::output::{Align, Table, WholeFile, print, print_json, say};
 /// Logits after every token of a text
 ///
 /// Writes them as a safetensors file (tensor `logits`, (n_tokens, vocab_size), f32) and shows the most probable next
-/// tokens. Keys and values are kept in f32 unless --kv-type says otherwise: this command is a measuring instrument.
+/// tokens. Arithmetic is exact unless --fast is given, and keys
+/// and values are kept in f32 unless --kv-type says otherwise: this command is a measuring instrument.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  roofline logits demo -p 'It was' --top 10\n  \
     roofline logits ./pythia-70m --tokens 510,2206,310 --output logits.safetensors\n  \
@@ -71,7 +72,7 @@ impl Logits {
         };
         let vocab = files.config().vocab_size;
         let top = self.top.unwrap_or(if self.output.is_some() { 0 } else { 10 }).min(vocab);
-        let mut session = Session::new(self.machinery.load(&files)?, options)?;
+        let mut session = Session::new(self.machinery.load_in(&files, Arithmetic::Exact)?, options)?;
         let interrupt = Interrupt::install()?;
         let mut ranker = Sampler::new(SamplerConfig::greedy(), vocab, 0)?;
         let mut writer =
@@ -99,7 +100,12 @@ impl Logits {
         if let Some(writer) = writer {
             writer.finish()?;
         }
-        if self.json { print_json(&self.json(&ids, &tops, &files)) } else { self.show(&ids, &tops, &files) }
+        let arithmetic = session.model().cpu().table().arithmetic();
+        if self.json {
+            return print_json(&self.json(&ids, &tops, &files, arithmetic));
+        }
+        say!("{arithmetic} arithmetic");
+        self.show(&ids, &tops, &files)
     }
 
     /// One row of logits: into the file, and into the list of what is shown.
@@ -153,7 +159,13 @@ impl Logits {
         print(&text)
     }
 
-    fn json(&self, ids: &[u32], tops: &[Vec<TokenLogprob>], files: &ModelFiles) -> serde_json::Value {
+    fn json(
+        &self,
+        ids: &[u32],
+        tops: &[Vec<TokenLogprob>],
+        files: &ModelFiles,
+        arithmetic: Arithmetic,
+    ) -> serde_json::Value {
         let position = |(ids, top): (&[u32], &Vec<TokenLogprob>)| {
             let next = |next: &TokenLogprob| {
                 let token = files.tokenizer().and_then(|tokenizer| tokenizer.token(next.token));
@@ -163,6 +175,7 @@ impl Logits {
         };
         json!({
             "model": files.name(),
+            "arithmetic": arithmetic.name(),
             "token_ids": ids,
             "vocab_size": files.config().vocab_size,
             "output": self.output,

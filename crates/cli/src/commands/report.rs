@@ -46,7 +46,8 @@ impl Report {
             write_svgs(&report, folder)?;
         }
         if self.markdown {
-            return self.write_text(&report.markdown());
+            let pictures = self.svg.as_ref().map(|folder| folder.display().to_string());
+            return self.write_text(&report.markdown(pictures.as_deref()));
         }
         if self.csv {
             return self.write_text(report.csv());

@@ -9,7 +9,7 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 use roofline_engine::sampling::Sampler;
-use roofline_engine::{GenerateOptions, Generation, GenerationInput, Model, ModelFiles, Session};
+use roofline_engine::{Arithmetic, GenerateOptions, Generation, GenerationInput, Model, ModelFiles, Session};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -217,6 +217,7 @@ impl Run {
             (files.stop_ids().iter()).map(|stop| json!({ "id": stop.id, "sources": stop.sources })).collect();
         all["threads"] = json!(model.cpu().threads());
         all["isa"] = json!(model.cpu().table().isa().name());
+        all["arithmetic"] = json!(model.cpu().table().arithmetic().name());
         all["cache"] = json!(options.cache.to_string());
         all["kv_type"] = json!(options.kv_format.to_string());
         all["notes"] = files.notes().iter().chain(&chosen.notes).map(|note| json!(note)).collect();
@@ -248,10 +249,12 @@ pub fn encode(files: &ModelFiles, text: &str) -> Result<Vec<u32>, Failure> {
     Ok(ids)
 }
 
-/// Threads and instruction set, in words.
+/// Threads, instruction set and, if it is not the usual one, arithmetic, in words.
 pub fn runs_on(model: &Model) -> String {
     let threads = model.cpu().threads();
-    format!("{threads} thread{}, {}", if threads == 1 { "" } else { "s" }, model.cpu().table().isa().name())
+    let table = model.cpu().table();
+    let exact = if table.arithmetic() == Arithmetic::Exact { ", exact arithmetic" } else { "" };
+    format!("{threads} thread{}, {}{exact}", if threads == 1 { "" } else { "s" }, table.isa().name())
 }
 
 /// Runs a generation to its end, printing text as it comes if `show`.

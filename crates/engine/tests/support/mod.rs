@@ -1,7 +1,7 @@
 //! Golden models and what transformers computes with them; see `golden/README.md`.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)] // each test binary uses a part; a test fails by panicking
 
-use roofline_engine::{Cpu, Isa, KvFormat, Model, ModelFiles, Session, SessionOptions};
+use roofline_engine::{Arithmetic, Cpu, Isa, KvFormat, Model, ModelFiles, Session, SessionOptions};
 use roofline_weights::{Checkpoint, blocks};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,8 +61,13 @@ pub fn load(path: &Path, threads: usize) -> Arc<Model> {
 
 /// With the kernels of `isa`, or the widest there are.
 pub fn load_on(path: &Path, threads: usize, isa: Option<Isa>) -> Arc<Model> {
+    load_for(path, threads, isa, Arithmetic::Exact)
+}
+
+/// With the kernels of `isa` in one arithmetic.
+pub fn load_for(path: &Path, threads: usize, isa: Option<Isa>, arithmetic: Arithmetic) -> Arc<Model> {
     let files = ModelFiles::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let cpu = Cpu::new(threads, isa).unwrap();
+    let cpu = Cpu::with_arithmetic(threads, isa, arithmetic).unwrap();
     let model = Model::load(&files, cpu, &mut |_, _| {});
     Arc::new(model.unwrap_or_else(|error| panic!("{}: {error}", path.display())))
 }

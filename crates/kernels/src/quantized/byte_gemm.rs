@@ -113,20 +113,13 @@ pub(crate) const BYTE_TILE_ROWS: usize = 240;
 #[repr(C, align(64))]
 struct TileSums([[[f32; GROUP]; PANELS]; BYTE_TILE_ROWS]); // (activation row, group, row)
 
-/// Product of a tile: `UNITS` vectors of outputs by `ROWS` activation rows in registers, or `TWO_ROWS` in formats that
-/// have two totals a block.
+/// Product of a tile: `UNITS` vectors of outputs by `ROWS` activation rows in registers.
 ///
 /// # Safety
 /// As for [`TileKernel`](crate::tile::TileKernel), with the instructions of `S`; the tile has at most
 /// [`BYTE_TILE_ROWS`] activation rows.
 #[inline(always)]
-pub(crate) unsafe fn byte_gemm<
-    S: ByteProducts,
-    Q: Quantized,
-    const UNITS: usize,
-    const ROWS: usize,
-    const TWO_ROWS: usize,
->(
+pub(crate) unsafe fn byte_gemm<S: ByteProducts, Q: Quantized, const UNITS: usize, const ROWS: usize>(
     tile: &Tile<'_>,
 ) {
     let layout = Q::LAYOUT;
@@ -152,11 +145,10 @@ pub(crate) unsafe fn byte_gemm<
                     let x = tile.x.byte_rows(tile.first_row);
                     let strip =
                         Strip { panels: &panels, at, x, first_block: first_col / BLOCK, blocks, sums };
-                    match (at + step <= groups * GROUP, layout.byte_totals()) {
-                        (true, 1) => strip.all_rows::<S, Q, UNITS, ROWS>(tile.rows),
-                        (false, 1) => strip.all_rows::<S, Q, 1, ROWS>(tile.rows),
-                        (true, _) => strip.all_rows::<S, Q, UNITS, TWO_ROWS>(tile.rows),
-                        (false, _) => strip.all_rows::<S, Q, 1, TWO_ROWS>(tile.rows),
+                    if at + step <= groups * GROUP {
+                        strip.all_rows::<S, Q, UNITS, ROWS>(tile.rows);
+                    } else {
+                        strip.all_rows::<S, Q, 1, 2>(tile.rows); // the last group of an odd number: seldom
                     }
                 }
                 super_at += layout.super_bytes(blocks);

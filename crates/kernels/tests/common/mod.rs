@@ -94,7 +94,7 @@ impl Matrix {
     pub fn dot(&self, row: usize, x: &[f32], kind: (Isa, Arithmetic)) -> (f64, f64) {
         let largest_integer = if kind.1 == Arithmetic::Fast { 127.0 } else { 16383.0 };
         let by_bf16 = self.format == Format::Bf16 && kind == (Isa::Avx512Bf16, Arithmetic::Fast);
-        let rounding = if by_bf16 { 1.0 / 512.0 } else { 0.0 } + 2e-6;
+        let rounding = if by_bf16 { 1.0 / 256.0 } else { 0.0 } + 2e-6;
         let weights = &self.decoded[row * self.cols..(row + 1) * self.cols];
         let (mut sum, mut allowed) = (0.0, 1e-30);
         for (weights, x) in weights.chunks(32).zip(x.chunks(32)) {

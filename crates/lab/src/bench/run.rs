@@ -138,9 +138,12 @@ impl<'a> Bench<'a> {
         cancel: &'a AtomicBool,
     ) -> Result<Bench<'a>, LabError> {
         // All subjects were loaded with the same kernels.
-        let isa = subjects.first().map(|subject| subject.model.cpu().table().isa());
-        let cpus =
-            settings.threads.iter().map(|&threads| Cpu::new(threads, isa)).collect::<Result<_, _>>()?;
+        let cpus = match subjects.first().map(|subject| subject.model.cpu()) {
+            Some(cpu) => {
+                settings.threads.iter().map(|&threads| cpu.with_threads(threads)).collect::<Result<_, _>>()?
+            }
+            None => Vec::new(),
+        };
         Ok(Bench {
             subjects,
             settings,

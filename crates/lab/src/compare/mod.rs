@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use roofline_engine::{Cpu, EmbeddedModel, Isa, KvFormat};
+use roofline_engine::{Arithmetic, Cpu, EmbeddedModel, Isa, KvFormat};
 
 use crate::environment::Environment;
 use crate::error::LabError;
@@ -264,7 +264,7 @@ fn load_own<'a>(
 ) -> Result<Own<'a>, LabError> {
     let settings = job.settings;
     let workshop = Workshop::new(job.embedded, settings.threads);
-    let cpu = Cpu::new(settings.threads, job.isa)?;
+    let cpu = Cpu::with_arithmetic(settings.threads, job.isa, Arithmetic::Fast)?;
     let mut going_on = |what: &str| {
         watch(Progress::Preparing(what));
         if cancel.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use roofline_engine::{Cpu, EmbeddedModel, Isa};
+use roofline_engine::{Arithmetic, Cpu, EmbeddedModel, Isa};
 use roofline_kernels::physical_cores;
 
 use super::error::ExperimentError;
@@ -205,7 +205,7 @@ fn prepare(
     threads.dedup();
     let most = threads.last().copied().unwrap_or(1);
     let workshop = Workshop::new(job.embedded, physical_cores());
-    let cpu = Cpu::new(most, job.isa)?;
+    let cpu = Cpu::with_arithmetic(most, job.isa, Arithmetic::Fast)?;
     let mut subjects: Vec<Subject> = Vec::new();
     for cell in cells {
         let (model, precision) = (cell.text("model"), cell.text("precision"));
@@ -225,7 +225,11 @@ fn prepare(
         }
         watch(Progress::Preparing(&format!("probing the machine on {threads} thread(s)")));
         let probed = machine::measure_quickly(threads)?;
-        let cpu = if threads == most { cpu.clone() } else { Cpu::new(threads, job.isa)? };
+        let cpu = if threads == most {
+            cpu.clone()
+        } else {
+            Cpu::with_arithmetic(threads, job.isa, Arithmetic::Fast)?
+        };
         bays.push(Bay { threads, cpu, device: probed.device()? });
         match &mut machine {
             Some(all) => {

@@ -13,8 +13,10 @@ use super::{Axis, Chart, Mark, PlotError, Scale, Series};
 
 const WIDTH: f64 = 820.0;
 const RIGHT: f64 = 18.0;
-/// Above a plot: half a tick's text.
-const HEAD: f64 = 10.0;
+/// Above a plot: half a disc.
+const HEAD: f64 = 12.0;
+/// Around a plot: discs at its edge are shown whole.
+const EDGE: f64 = 10.0;
 const LINE_HEIGHT: f64 = 17.0;
 /// Of a letter of 12 px.
 const LETTER: f64 = 6.3;
@@ -59,12 +61,8 @@ pub fn inline(id: &str, chart: &Chart, height: f64) -> Result<Inline, PlotError>
         svg.end_group();
     }
     frame.draw_border(&mut svg, &chart.x, &chart.y);
-    svg.begin_clipped(
-        &format!("{id}-clip"),
-        (frame.left - 5.0, frame.top - 5.0),
-        frame.width + 10.0,
-        height + 10.0,
-    );
+    let corner = (frame.left - EDGE, frame.top - EDGE);
+    svg.begin_clipped(&format!("{id}-clip"), corner, frame.width + 2.0 * EDGE, height + 2.0 * EDGE);
     for (index, series) in chart.series.iter().enumerate() {
         svg.begin_group(&format!(
             "class=\"series\" data-series=\"{index}\" data-mark=\"{}\"",
@@ -151,7 +149,8 @@ fn small_end(chart: &Chart) -> Option<f64> {
     xs.sort_by(f64::total_cmp);
     xs.dedup();
     let (first, last, middle) = (*xs.first()?, *xs.last()?, xs[(xs.len() - 1) / 2]);
-    (chart.x.names.is_empty() && xs.len() >= 4 && (middle - first) < (last - first) / 4.0).then_some(middle)
+    let numbers = chart.x.names.is_empty() && chart.y.names.is_empty();
+    (numbers && xs.len() >= 4 && (middle - first) < (last - first) / 4.0).then_some(middle)
 }
 
 fn attributes(chart: &Chart, frame: &Frame) -> String {

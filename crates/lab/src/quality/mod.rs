@@ -11,7 +11,6 @@ mod plan;
 mod report;
 mod run;
 mod score;
-mod sha256;
 mod text;
 
 pub use convention::{Convention, Window};

@@ -5,8 +5,8 @@ use std::ops::Range;
 use roofline_model::Tokenizer;
 use serde::Serialize;
 
-use super::sha256::sha256;
 use super::{Convention, QualityError};
+use crate::report::digest::sha256;
 
 /// Bytes and words, the two units that do not depend on a tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -67,8 +67,8 @@ impl Text {
         let parse_special = convention != Convention::HalfChunk;
         let mut tokens = tokenizer.encode(text, add_special, parse_special)?;
         let whole = counts_of(text);
-        let source =
-            Source { name: name.to_string(), sha256: sha256(text.as_bytes()), whole, tokens: tokens.len() };
+        let digits = sha256(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let source = Source { name: name.to_string(), sha256: digits, whole, tokens: tokens.len() };
         let worth = worth(tokenizer, &tokens);
         if let Some(limit) = limit {
             tokens.truncate(limit);

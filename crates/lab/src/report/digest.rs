@@ -21,7 +21,8 @@ pub(super) fn sha256_base64(text: &str) -> String {
     base64(&sha256(text.as_bytes()))
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
+/// SHA-256 of `bytes`.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut message = bytes.to_vec();
     message.push(0x80);
     message.resize(message.len().next_multiple_of(64), 0);

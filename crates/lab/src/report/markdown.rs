@@ -1,4 +1,4 @@
-//! A page as Markdown: sentences and tables; plots are files of their own (`--svg`).
+//! A page as Markdown: sentences and tables; plots are files of their own.
 
 use std::fmt::Write;
 
@@ -6,7 +6,7 @@ use super::csv::markdown_row;
 use super::page::{Block, Line, Page, Table};
 
 /// The text.
-pub(super) fn markdown(page: &Page) -> String {
+pub(super) fn markdown(page: &Page, pictures: Option<&str>) -> String {
     let mut out = format!("# {}\n", plain(&page.title));
     if !page.warnings.is_empty() {
         out.push_str("\n**Read this first**\n\n");
@@ -16,13 +16,13 @@ pub(super) fn markdown(page: &Page) -> String {
         // Writing to a String cannot fail.
         let _ = write!(out, "\n## {}\n", plain(&section.title));
         for block in &section.blocks {
-            write_block(&mut out, block);
+            write_block(&mut out, block, pictures);
         }
     }
     out
 }
 
-fn write_block(out: &mut String, block: &Block) {
+fn write_block(out: &mut String, block: &Block, pictures: Option<&str>) {
     out.push('\n');
     match block {
         Block::Text(text) => {
@@ -46,15 +46,22 @@ fn write_block(out: &mut String, block: &Block) {
         Block::Table(of) | Block::Folded(of) => table(out, of),
         Block::Plot(plot) => {
             let chart = &plot.main.chart;
-            let _ = writeln!(out, "![{}]({}.svg)", plain(&chart.title), plot.id);
+            picture(out, &chart.title, &plot.id, pictures);
             for remark in &chart.remarks {
                 let _ = writeln!(out, "\n{}", plain(remark));
             }
         }
-        Block::Stack(stack) => {
-            let _ = writeln!(out, "![{}]({}.svg)", plain(&stack.stack.title), stack.id);
-        }
+        Block::Stack(stack) => picture(out, &stack.stack.title, &stack.id, pictures),
     }
+}
+
+fn picture(out: &mut String, title: &str, id: &str, folder: Option<&str>) {
+    let title = plain(title);
+    let _ = match folder {
+        // Angle brackets allow spaces in a path.
+        Some(folder) => writeln!(out, "![{title}](<{folder}/{id}.svg>)"),
+        None => writeln!(out, "*{title}*"),
+    };
 }
 
 fn list(out: &mut String, lines: &[Line]) {

@@ -4,7 +4,8 @@
 
 mod csv;
 mod define;
-mod digest;
+pub(crate) mod digest;
+mod fits;
 mod html;
 mod markdown;
 pub mod page;
@@ -54,9 +55,9 @@ impl Report {
         html::html(&self.page)
     }
 
-    /// Sentences and tables; images are named as [`Report::svgs`] names them.
-    pub fn markdown(&self) -> String {
-        markdown::markdown(&self.page)
+    /// Sentences and tables, and the plots where `pictures` names the folder that holds [`Report::svgs`].
+    pub fn markdown(&self, pictures: Option<&str>) -> String {
+        markdown::markdown(&self.page, pictures)
     }
 
     /// A line per run.
@@ -167,12 +168,29 @@ fn findings(run: &Run<'_>) -> Section {
 /// Every metric of the view along its axis.
 fn curves(group: &Group<'_>, number: usize) -> Section {
     let View { x, y, .. } = &group.view;
-    let mut metrics = y.clone();
-    if metrics.is_empty() {
-        metrics = group.runs.iter().flat_map(|run| run.metrics()).collect();
-        metrics.dedup();
+    let mut metrics: Vec<String> = Vec::new();
+    let mut add = |name: &String| {
+        if !metrics.contains(name) {
+            metrics.push(name.clone());
+        }
+    };
+    y.iter().for_each(&mut add);
+    if y.is_empty() {
+        group.runs.iter().flat_map(|run| run.metrics()).for_each(|name| add(&name));
     }
-    let id = |name: &str| format!("g{number}-{}", slug(name));
+    for (_, finding) in group.runs.iter().flat_map(|run| &run.findings) {
+        // A curve that was fitted is drawn, with whatever it was fitted to.
+        finding.fit.iter().filter(|fit| fit.x == *x).for_each(|fit| add(&fit.y));
+    }
+    let mut taken: Vec<String> = Vec::new();
+    let mut id = |name: &str| {
+        let mut id = format!("g{number}-{}", slug(name));
+        while taken.contains(&id) {
+            id.push_str("-2"); // names that differ in signs only
+        }
+        taken.push(id.clone());
+        id
+    };
     let mut blocks = Vec::new();
     for metric in &metrics {
         let words = sweep::metric_words(metric);
@@ -271,7 +289,8 @@ fn warnings(run: &Run<'_>, name_it: bool) -> Vec<Line> {
     let before = if name_it { format!("{}: ", run.file) } else { String::new() };
     let mut lines = Vec::new();
     let mut say = |text: String, links: Vec<(String, String)>| {
-        lines.push(Line { text: format!("{before}{text}"), links });
+        let text = if before.is_empty() { capitalised(&text) } else { format!("{before}{text}") };
+        lines.push(Line { text, links });
     };
     let counted = run.counted().count();
     let bad: Vec<&(String, _)> = run.counted().filter(|(_, one)| !one.adds_up).collect();

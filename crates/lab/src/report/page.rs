@@ -120,6 +120,22 @@ pub struct StackPlot {
     pub rows: Vec<String>,
 }
 
+impl Plot {
+    /// The same with both panels over the same x.
+    pub(super) fn aligned(mut self) -> Plot {
+        let Some(rest) = &mut self.residuals else { return self };
+        let all = self.main.chart.series.iter().chain(&rest.chart.series);
+        let xs = all.flat_map(|series| &series.points).map(|point| point.0);
+        let (low, high) =
+            xs.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
+        if low <= high {
+            self.main.chart.x.include.extend([low, high]);
+            rest.chart.x.include.extend([low, high]);
+        }
+        self
+    }
+}
+
 impl Line {
     /// A sentence without links.
     pub fn plain(text: impl Into<String>) -> Line {

@@ -74,7 +74,7 @@ fn plot(run: &Run<'_>, metric: &str, (name, title, unit, cost): &Cost) -> Option
         traced.push(trace(place.name.clone(), index % GREY, mark, point));
     }
     let chart = Chart {
-        title: format!("{metric} against {title}"),
+        title: format!("{} against {title}", super::capitalised(metric)),
         subtitle: format!(
             "Towards the lower left is better. Median of the counted runs; {metric} from the same program."
         ),

@@ -48,7 +48,8 @@ function reach() {
   if (!row) return;
   const fold = row.closest('details');
   if (fold) fold.open = true;
-  if (row.matches('tr')) row.classList.add('reached');
+  if (!row.matches('tr')) return;
+  row.classList.add('reached');
   row.scrollIntoView({ block: 'center' });
 }
 addEventListener('hashchange', reach);

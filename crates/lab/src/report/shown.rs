@@ -14,7 +14,7 @@ pub(super) struct Shown {
 impl Shown {
     /// For numbers up to `largest` in `unit`, with the prefix that leaves the largest between 1 and 1000.
     pub fn of(unit: &str, largest: f64) -> Shown {
-        if !matches!(unit, "s" | "B" | "B/s" | "FLOP/s") {
+        if !matches!(unit, "s" | "B" | "B/s" | "FLOP/s" | "op/s") {
             return Shown { factor: 1.0, unit: if unit == "1" { String::new() } else { unit.to_string() } };
         }
         let prefixes = [
@@ -43,7 +43,7 @@ impl Shown {
 /// A number of a row for people: three digits, a prefix where the unit takes one.
 pub(super) fn read(value: f64, unit: &str) -> String {
     match unit {
-        "s" | "B" | "B/s" | "FLOP/s" => si(value, unit),
+        "s" | "B" | "B/s" | "FLOP/s" | "op/s" => si(value, unit),
         "1" => digits(value),
         _ => format!("{} {unit}", digits(value)),
     }

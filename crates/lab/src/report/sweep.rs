@@ -1,10 +1,11 @@
 //! A metric along an axis: a point per run, the median, its interval, the limit, and the fit with what it leaves over.
 
+use super::fits::{fit_curve, fits, form_words, residuals, words};
 use super::page::{Panel, Plot};
 use super::run::{CellRuns, Run};
-use super::shown::{Shown, digits};
+use super::shown::Shown;
 use crate::experiment::Ordered;
-use crate::experiment::rows::{Fit, Form, Value, View};
+use crate::experiment::rows::{Value, View};
 use crate::plot::{Axis, Chart, GREY, Mark, Scale, Series};
 use crate::statistics::{Bootstrap, bootstrap_median, median};
 
@@ -24,7 +25,7 @@ pub(super) struct Traced {
 pub(super) struct Strand<'a> {
     pub name: String,
     pub color: usize,
-    run: &'a Run<'a>,
+    pub run: &'a Run<'a>,
     /// The cells at each x: more than one where prompts differ.
     cells: Vec<(f64, Vec<&'a CellRuns<'a>>)>,
 }
@@ -135,12 +136,25 @@ pub(super) fn metric_plot(group: &Group<'_>, metric: &str, id: &str, title: &str
     let unit = strands.iter().find_map(|strand| strand.unit(metric))?;
     let shown = Shown::of(&unit, largest);
     let (mut traced, mut left_over, mut remarks) = (Vec::new(), Vec::new(), Vec::new());
+    let mut held: Vec<String> = Vec::new();
     for strand in &strands {
         strand.draw(metric, &shown, !names.is_empty(), &mut traced);
-        for (row, fit) in strand.fits(&group.view.x, metric) {
-            remarks.push(strand.told(&words(fit, &shown)));
-            traced.push(fit_curve(fit, &shown, row, strand));
+    }
+    for (row, fit, through) in fits(&strands, &group.view.x, metric) {
+        let (name, color) = match through[..] {
+            // A strand that is alone leaves the other colours free.
+            [strand] if strand.name.is_empty() => (String::new(), (1 + 2 * remarks.len()) % GREY),
+            [strand] => (strand.name.clone(), strand.color),
+            _ => ("several lines together".to_string(), GREY),
+        };
+        let before = if name.is_empty() { String::new() } else { format!("{name}: ") };
+        remarks.push(format!("{before}{}", words(fit, &shown)));
+        traced.push(fit_curve(fit, &shown, row, (format!("{before}{}", form_words(fit.form)), color)));
+        // Of several curves through the same points the first is held against them.
+        let is_first = held.iter().all(|name| *name != before);
+        if let ([strand], true) = (&through[..], is_first) {
             left_over.push(residuals(strand.points(metric).into_iter(), fit, &shown, strand.color));
+            held.push(before);
         }
     }
     let positive = traced.iter().flat_map(|t| &t.series.points).all(|point| point.1 > 0.0);
@@ -189,7 +203,7 @@ pub(super) fn metric_plot(group: &Group<'_>, metric: &str, id: &str, title: &str
             left_over,
         )
     });
-    Some(beside(Plot { id: id.to_string(), main, residuals }))
+    Some(beside(Plot { id: id.to_string(), main, residuals }.aligned()))
 }
 
 /// Every metric as a share of its limit, where limits are known.
@@ -330,19 +344,12 @@ impl<'a> Strand<'a> {
         traced.push(trace(self.told("runs"), self.color, Mark::Dots, points));
     }
 
-    /// Fits of this metric over this axis that belong to this strand.
-    fn fits(&self, x: &str, metric: &str) -> Vec<(&'a str, &'a Fit)> {
-        let belongs = |cell: &Ordered<Value>| {
-            cell.iter().all(|(axis, value)| {
-                let holds = |one: &&CellRuns<'_>| one.cell.get(axis).is_none_or(|have| have == value);
-                axis == x || self.cells.iter().flat_map(|(_, cells)| cells).all(holds)
-            })
-        };
-        let fit = |(row, finding): &'a (String, &'a crate::experiment::rows::Finding)| {
-            let fit = finding.fit.as_ref()?;
-            (fit.x == x && fit.y == metric && belongs(&finding.cell)).then_some((row.as_str(), fit))
-        };
-        self.run.findings.iter().filter_map(fit).collect()
+    /// Whether all cells have these values, where they have the axes; `x` does not count.
+    pub fn belongs_to(&self, x: &str, fixed: &Ordered<Value>) -> bool {
+        fixed.iter().all(|(axis, value)| {
+            let holds = |one: &&CellRuns<'_>| one.cell.get(axis).is_none_or(|have| have == value);
+            axis == x || self.cells.iter().flat_map(|(_, cells)| cells).all(holds)
+        })
     }
 }
 
@@ -385,93 +392,4 @@ fn beside(mut plot: Plot) -> Plot {
         *point = (point.1, last - point.0);
     }
     plot
-}
-
-/// A factor from the unit of a fit to that of the rows.
-fn to_row_unit(fit: &Fit) -> f64 {
-    match fit.y_unit.as_str() {
-        "ms" => 1e-3,
-        "µs" | "us" => 1e-6,
-        _ => 1.0,
-    }
-}
-
-/// The curve on sixty-four places, evenly by difference and by ratio, so that it is round on both scales.
-fn fit_curve(fit: &Fit, shown: &Shown, row: &str, strand: &Strand<'_>) -> Traced {
-    let scale = shown.factor * to_row_unit(fit);
-    let points = curve_places(fit).into_iter().map(|x| (x, fit.at(x) * scale, row.to_string())).collect();
-    // A strand that is alone leaves the other colours free.
-    let color = if strand.name.is_empty() { 1 } else { strand.color };
-    trace(strand.told("fit"), color, Mark::Dashed, points)
-}
-
-/// Where a curve is computed.
-pub(super) fn curve_places(fit: &Fit) -> Vec<f64> {
-    let [from, to] = fit.range;
-    let mut places: Vec<f64> = (0..=32).map(|i| from + (to - from) * f64::from(i) / 32.0).collect();
-    if from > 0.0 {
-        places.extend((1..32).map(|i| from * (to / from).powf(f64::from(i) / 32.0)));
-    }
-    if fit.form == Form::Segmented {
-        places.extend(fit.coefficients.get(3));
-    }
-    places.retain(|x| *x >= from && *x <= to);
-    places.sort_by(f64::total_cmp);
-    places.dedup();
-    places
-}
-
-/// Points minus the fit.
-pub(super) fn residuals(
-    points: impl Iterator<Item = (f64, f64, String)>,
-    fit: &Fit,
-    shown: &Shown,
-    color: usize,
-) -> Traced {
-    let inside = |x: f64| fit.range[0] <= x && x <= fit.range[1];
-    let distance =
-        |(x, y, row): (f64, f64, String)| (x, (y - fit.at(x) * to_row_unit(fit)) * shown.factor, row);
-    trace(
-        "runs − fit".into(),
-        color,
-        Mark::Dots,
-        points.filter(|(x, _, _)| inside(*x)).map(distance).collect(),
-    )
-}
-
-/// A fit as a formula in the unit of the axis, with n and the deviation of what it leaves over.
-pub(super) fn words(fit: &Fit, shown: &Shown) -> String {
-    let scale = shown.factor * to_row_unit(fit);
-    let k = |i: usize| fit.coefficients.get(i).copied().unwrap_or(f64::NAN);
-    let unit = if shown.unit.is_empty() { String::new() } else { format!(" {}", shown.unit) };
-    let n = |i: usize| significant(k(i) * scale);
-    let signed = |i: usize| {
-        if k(i) < 0.0 { format!("− {}", significant(-k(i) * scale)) } else { format!("+ {}", n(i)) }
-    };
-    let formula = match fit.form {
-        Form::Line => format!("{} {}·x", n(0), signed(1)),
-        Form::Quadratic => format!("{} {}·x {}·x²", n(0), signed(1), signed(2)),
-        Form::Power => format!("{} · x^{}", significant(k(0).exp() * scale), significant(k(1))),
-        Form::Segmented => format!("{} {}·x {}·max(0, x − {})", n(0), signed(1), signed(2), digits(k(3))),
-    };
-    let deviation = match fit.form {
-        Form::Power => format!("residual deviation {} %", digits(100.0 * fit.residual_deviation)),
-        _ => format!("residual deviation {}{unit}", significant(fit.residual_deviation * scale)),
-    };
-    format!(
-        "fit: {} = {formula}{unit}; {deviation}; n = {}; x from {} to {}",
-        fit.y,
-        fit.n,
-        digits(fit.range[0]),
-        digits(fit.range[1])
-    )
-}
-
-/// Four significant digits.
-fn significant(value: f64) -> String {
-    if value == 0.0 || !value.is_finite() {
-        return value.to_string();
-    }
-    let places = (3 - value.abs().log10().floor() as i32).clamp(0, 12) as usize;
-    if value.abs() < 1e-6 { format!("{value:.3e}") } else { format!("{value:.places$}") }
 }

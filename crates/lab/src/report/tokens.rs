@@ -1,10 +1,11 @@
 //! What every single token took: over its place in the text, and as a distribution.
 
+use super::fits::{curve_places, residuals, words};
 use super::page::Plot;
 use super::run::{CellRuns, Run};
 use super::shown::Shown;
-use super::sweep::{Group, curve_places, panel, residuals, trace, words};
-use crate::experiment::rows::Measurement;
+use super::sweep::{Group, panel, trace};
+use crate::experiment::rows::{Measurement, Value};
 use crate::plot::{Axis, Chart, GREY, Mark, Scale};
 use crate::statistics::{Sorted, median};
 
@@ -54,7 +55,8 @@ pub(super) fn trace_plot(group: &Group<'_>, id: &str) -> Option<Plot> {
         let belongs = |cell: &&&CellRuns<'_>| {
             finding.cell.iter().all(|(axis, value)| cell.cell.get(axis).is_none_or(|have| have == value))
         };
-        let Some(cell) = cells.iter().find(belongs) else { continue };
+        let tokens = |cell: &&&CellRuns<'_>| cell.runs.iter().map(|(_, run)| run.tokens.len()).max();
+        let Some(cell) = cells.iter().filter(belongs).max_by_key(tokens) else { continue };
         remarks.push(words(fit, &shown));
         let points =
             curve_places(fit).into_iter().map(|x| (x, fit.at(x) * shown.factor, row.clone())).collect();
@@ -67,7 +69,7 @@ pub(super) fn trace_plot(group: &Group<'_>, id: &str) -> Option<Plot> {
     }
     let over =
         if stride > 1 { format!(" Long texts: median of up to {stride} neighbours.") } else { String::new() };
-    let x = Axis { label: "place of the token in the text (i)".into(), ..Axis::default() };
+    let x = Axis { label: "position of the token that a step takes in".into(), ..Axis::default() };
     let chart = Chart {
         title: "Time between tokens, step by step".into(),
         subtitle: format!(
@@ -99,10 +101,16 @@ pub(super) fn trace_plot(group: &Group<'_>, id: &str) -> Option<Plot> {
             left_over,
         )
     });
-    Some(Plot { id: id.to_string(), main: panel(chart, traced), residuals: rest })
+    Some(Plot { id: id.to_string(), main: panel(chart, traced), residuals: rest }.aligned())
 }
 
-/// (i, median over the runs and over `stride` neighbours, cell).
+/// Tokens before the one that the first decode step takes in.
+fn before(run: &Measurement) -> f64 {
+    let depth = run.cell.get("depth").and_then(Value::number).unwrap_or(0.0);
+    depth + run.prompt_tokens as f64
+}
+
+/// (position, median over the runs and over `stride` neighbours, cell).
 fn along(cell: &CellRuns<'_>, stride: usize, factor: f64) -> Vec<(f64, f64, String)> {
     let mut places: Vec<Vec<f64>> = Vec::new();
     for (_, run) in &cell.runs {
@@ -115,9 +123,10 @@ fn along(cell: &CellRuns<'_>, stride: usize, factor: f64) -> Vec<(f64, f64, Stri
         }
     }
     let stride = stride.max(1) as f64;
+    let start = cell.runs.first().map_or(0.0, |(_, run)| before(run));
     let point = |(place, gaps): (usize, &Vec<f64>)| {
-        // The first gap ends at token 2; a group stands at its middle.
-        let x = 2.0 + place as f64 * stride + (stride - 1.0) / 2.0;
+        // The first decode step takes in token 1; a group stands at its middle.
+        let x = start + 1.0 + place as f64 * stride + (stride - 1.0) / 2.0;
         Some((x, median(gaps).ok()?, cell.id.clone()))
     };
     places.iter().enumerate().filter_map(point).collect()

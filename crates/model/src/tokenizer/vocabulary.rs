@@ -54,7 +54,12 @@ impl Vocabulary {
         tokens: impl IntoIterator<Item = (u32, String, TokenKind)>,
         spelling: Spelling,
     ) -> Result<Self, TokenizerError> {
-        let mut table = Self { texts: Vec::new(), kinds: Vec::new(), ids: HashMap::new(), spelling };
+        let tokens = tokens.into_iter();
+        // What is there already, not what a file claims; growing step by step hashes every text three times.
+        let known = tokens.size_hint().0;
+        let (texts, kinds, ids) =
+            (Vec::with_capacity(known), Vec::with_capacity(known), HashMap::with_capacity(known));
+        let mut table = Self { texts, kinds, ids, spelling };
         for (id, text, kind) in tokens {
             table.insert(id, text, kind)?;
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use roofline_engine::{CacheSpec, Cpu, KvFormats, Model, ModelFiles, SessionOptions};
+use roofline_engine::{Arithmetic, CacheSpec, Cpu, KvFormats, Model, ModelFiles, SessionOptions};
 use roofline_kernels::physical_cores;
 use roofline_lab::bench::{self, Progress, Report, Settings, Subject};
 use roofline_lab::environment::Environment;
@@ -18,7 +18,7 @@ use roofline_weights::Format;
 
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::model::{self, DEMO};
+use crate::model::{self, DEMO, Exactness};
 use crate::output::print_json;
 
 /// Measure tokens per second of models, beside this machine's roof measured in the same minutes
@@ -50,6 +50,8 @@ pub struct Bench {
     /// Threads [default: physical cores]
     #[arg(short, long, value_name = "LIST")]
     threads: Option<String>,
+    #[command(flatten)]
+    exactness: Exactness,
     /// How the KV cache stores numbers; a pair k=FORMAT,v=FORMAT counts as one
     #[arg(long, value_name = "LIST", default_value = "f16")]
     kv_type: String,
@@ -89,7 +91,7 @@ impl Bench {
         let interrupt = Interrupt::install()?;
         // Rows of other thread counts run on teams of their own and share these weights.
         let most_threads = settings.threads.iter().copied().max().unwrap_or(1);
-        let cpu = Cpu::new(most_threads, isa)?;
+        let cpu = Cpu::with_arithmetic(most_threads, isa, self.exactness.arithmetic_or(Arithmetic::Fast))?;
         let mut subjects = Vec::new();
         for files in &files {
             subjects.push(subject(files, &cpu)?);

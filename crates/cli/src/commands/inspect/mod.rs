@@ -219,6 +219,7 @@ fn kernel_choices(kernels: &KernelTable, tensors: &[Group]) -> Table {
         ("operation", Align::Left),
         ("format", Align::Left),
         ("kernel", Align::Left),
+        ("multiplies", Align::Left),
         ("not taken", Align::Left),
     ]);
     let is_weight_format = |name: &str| Format::from_name(name).is_some();
@@ -235,6 +236,7 @@ fn kernel_choices(kernels: &KernelTable, tensors: &[Group]) -> Table {
             choice.operation.name().to_string(),
             choice.format.to_string(),
             choice.chosen.name().to_string(),
+            choice.numbers.to_string(),
             skipped.join(", "),
         ]);
     }
@@ -258,7 +260,7 @@ fn as_json(files: &ModelFiles, kernels: &KernelTable, tensors: &[Group]) -> Resu
         .map(|c| {
             let skipped: Vec<Value> =
                 c.skipped.iter().map(|(isa, why)| json!({ "isa": isa.name(), "why": why.to_string() })).collect();
-            json!({ "operation": c.operation.name(), "format": c.format, "chosen": c.chosen.name(), "skipped": skipped })
+            json!({ "operation": c.operation.name(), "format": c.format, "chosen": c.chosen.name(), "numbers": c.numbers, "skipped": skipped })
         })
         .collect();
     Ok(json!({

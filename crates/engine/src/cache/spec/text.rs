@@ -3,7 +3,7 @@
 use super::params::{Budget, Params};
 use super::{CacheSpec, CacheSpecError, Compress, Duo, Heavy, Pool, Quest, Scorer, Select, Split, Streaming};
 use crate::eviction::SINKS;
-use roofline_model::nearest::nearest;
+use roofline_model::nearest::distance;
 use std::fmt;
 use std::str::FromStr;
 
@@ -72,10 +72,14 @@ impl FromStr for CacheSpec {
 
 fn unknown(given: &str) -> CacheSpecError {
     let name = given.split([':', '+']).next().unwrap_or(given);
-    let names = FORMS.iter().map(|form| form.split(':').next().unwrap_or(form));
-    let close = nearest(name, names, 1);
-    let form = close.first().and_then(|name| form(name)).unwrap_or("full");
-    CacheSpecError::Unknown { given: given.to_owned(), nearest: form }
+    // A name that was begun is as near as one that was mistyped.
+    let far = |form: &&str| {
+        let whole = form.split(':').next().unwrap_or(form);
+        let begun: String = whole.chars().take(name.chars().count()).collect();
+        distance(name, whole).min(distance(name, &begun) + 1)
+    };
+    let nearest = FORMS.into_iter().min_by_key(far).unwrap_or("full");
+    CacheSpecError::Unknown { given: given.to_owned(), nearest }
 }
 
 /// One policy without `+`; `given` is the whole text, for complaints.
@@ -377,6 +381,8 @@ mod tests {
             ("static:x", "static:64MiB"),
             ("snapvk:budget=64", "snapkv:budget=N"),
             ("streamin:sinks=4", "streaming:sinks=4"),
+            ("strem", "the nearest is streaming"),
+            ("ada:budget=4", "the nearest is adakv"),
             ("streaming:window=0", "at least 1"),
             ("streaming:snks=4", "nearest is sinks"),
             ("streaming:4", "not key=value"),
