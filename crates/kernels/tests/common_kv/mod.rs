@@ -136,9 +136,9 @@ pub fn exact_bands(
     let (mut weights, mut out) = (Vec::new(), vec![0.0; shape.n_heads * d]);
     let lanes: Vec<Vec<_>> = (bands.iter().enumerate())
         .map(|(kv_head, band)| {
-            let seen = |slot: &usize| *slot < band.sinks || *slot >= band.from;
+            let seen = |slot: usize| slot < band.sinks || slot >= band.from;
             (0..band.to)
-                .map(|slot| if seen(&slot) { layer.slot(kv_head, slot) } else { Default::default() })
+                .map(|slot| if seen(slot) { layer.slot(kv_head, slot) } else { Default::default() })
                 .collect()
         })
         .collect();
