@@ -138,7 +138,7 @@ pub fn exact_bands(
         .map(|(kv_head, band)| {
             let seen = |slot: &usize| *slot < band.sinks || *slot >= band.from;
             (0..band.to)
-                .map(|slot| seen(&slot).then(|| layer.slot(kv_head, slot)).unwrap_or_default())
+                .map(|slot| if seen(&slot) { layer.slot(kv_head, slot) } else { Default::default() })
                 .collect()
         })
         .collect();
