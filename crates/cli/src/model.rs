@@ -59,7 +59,7 @@ pub struct Exactness {
     /// Multiply quantized weights by 16-bit activations instead of 8-bit ones, bf16 weights by f32: slower, nearer to f32
     #[arg(long)]
     exact: bool,
-    /// The narrower numbers that the machine multiplies fastest [default, but for logits]
+    /// The narrower numbers that the machine multiplies fastest [default, but for logits and ppl]
     #[arg(long, conflicts_with = "exact")]
     fast: bool,
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use roofline_engine::{CacheSpec, KvFormat, KvFormats, ModelFiles, SessionOptions};
+use roofline_engine::{Arithmetic, CacheSpec, KvFormat, KvFormats, ModelFiles, SessionOptions};
 use roofline_lab::LabError;
 use roofline_lab::quality::{self, Convention, Mode, Plan, QualityError, Report, Setup, Text};
 use roofline_model::Tokenizer;
@@ -25,7 +25,8 @@ use sweep::Sweep;
 ///
 /// Three conventions, each with the number of its reference implementation: half-chunk (llama.cpp), strided (Hugging
 /// Face), rolling-doc (lm-evaluation-harness). Everything a number depends on is printed beside it: text, BOS, window,
-/// stride, scored range, normalizer. Errors are over blocks of about 256 tokens, not over tokens as if independent.
+/// stride, scored range, normalizer. Arithmetic is exact unless --fast is given, and keys and values are kept in f32 unless
+/// --kv-type says otherwise: this command is a measuring instrument. Errors are over blocks of about 256 tokens, not over tokens as if independent.
 /// --against runs a second session with the full cache on the same tokens and pairs them token by token.
 /// --sweep takes cache=SPECS or kv-type=TYPES and may be given again; all combinations run in lockstep. Specs are
 /// separated by `;`, or by a comma that no parameter (name=value) follows: full,streaming:sinks=4,window=252,quest.
@@ -126,7 +127,7 @@ impl Ppl {
         let setups: Vec<&Setup> = grid.reference.iter().chain(&grid.setups).collect();
         plan.check(&texts, files.config().context_length, &setups).map_err(LabError::from)?;
 
-        let model = self.machinery.load(&files)?;
+        let model = self.machinery.load_in(&files, Arithmetic::Exact)?;
         let interrupt = Interrupt::install()?;
         let bar = Bar::new();
         let reference = grid.reference.as_ref();
@@ -281,6 +282,7 @@ fn json_of(
         "model": files.name(),
         "threads": model.cpu().threads(),
         "isa": model.cpu().table().isa().name(),
+        "arithmetic": model.cpu().table().arithmetic().name(),
         "bos_handling": bos,
     });
     if let (Some(all), Some(report)) = (all.as_object_mut(), report.as_object()) {

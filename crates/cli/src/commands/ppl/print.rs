@@ -57,7 +57,13 @@ fn how(report: &Report, files: &ModelFiles, model: &Model, bos: &str) -> Table {
         fact("normalizer", format!("{words} words, {all_bytes} bytes: {}", report.normalizer));
     }
     fact("mode", mode(report));
-    fact("errors", format!("over {} blocks of about 256 scored tokens; ranges hold 95 %", report.blocks));
+    fact(
+        "errors",
+        match report.blocks {
+            1 => "none: one block of about 256 scored tokens has no neighbour to differ from".to_string(),
+            blocks => format!("over {blocks} blocks of about 256 scored tokens; ranges hold 95 %"),
+        },
+    );
     table
 }
 
