@@ -101,7 +101,7 @@ pub const PRESETS: [Preset; 9] = [
         repeats: 5,
         temperature: 0.0,
         quality: true,
-        takes: ("60 s", "10 s"),
+        takes: ("2 min", "20 s"),
     },
     Preset {
         name: "model-size",

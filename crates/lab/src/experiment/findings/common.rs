@@ -51,6 +51,17 @@ pub fn limit(run: &Measurement, name: &str) -> Option<f64> {
     run.limits.get(name).map(|metric| metric.value)
 }
 
+/// What is said of a time beside the best that memory allows. A time below its limit tells of the probe, not of the run.
+pub fn of_limit(seconds: f64, limit: f64) -> String {
+    match seconds < limit {
+        true => format!(
+            " (less than the {} that the probe of memory allows: other programs held the probe back, so it is no limit here)",
+            si(limit, "s")
+        ),
+        false => format!(" (memory allows {}, {:.0} % of it)", si(limit, "s"), 100.0 * limit / seconds),
+    }
+}
+
 /// A numeric axis of a run.
 pub fn axis(run: &Measurement, name: &str) -> Option<f64> {
     run.cell.get(name).and_then(Value::number)

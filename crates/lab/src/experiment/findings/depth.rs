@@ -3,7 +3,7 @@
 use super::super::recording::Recording;
 use super::super::rows::{Finding, Fit, Form, Measurement};
 use super::CONFIDENCE;
-use super::common::{axis, counted, finding, limit, metric, quantity, with_interval};
+use super::common::{axis, counted, finding, limit, metric, of_limit, quantity, with_interval};
 use crate::statistics::{Interval, theil_sen};
 use crate::units::si;
 
@@ -59,9 +59,7 @@ fn line(runs: &[&Measurement], varied: &[&str]) -> Option<Finding> {
         ),
     };
     let b = line.at(1.0);
-    let of_b = b_limit.map_or(String::new(), |limit| {
-        format!(" (memory allows {}: {:.0} % of it)", si(limit, "s"), 100.0 * limit / b)
-    });
+    let of_b = b_limit.map_or(String::new(), |limit| of_limit(b, limit));
     let fixed: Vec<(&str, String)> = (varied.iter().filter(|axis| **axis != "depth"))
         .filter_map(|axis| Some((*axis, runs[0].cell.get(axis)?.to_string())))
         .collect();

@@ -3,7 +3,7 @@
 use super::super::recording::Recording;
 use super::super::rows::{Finding, Fit, Form, Measurement};
 use super::CONFIDENCE;
-use super::common::{axis, counted, finding, limit, medians, metric, quantity, with_interval};
+use super::common::{axis, counted, finding, limit, medians, metric, of_limit, quantity, with_interval};
 use crate::statistics::{
     Interval, Line, Point, Sorted, least_squares, mean_interval, median, polynomial, theil_sen,
 };
@@ -118,9 +118,7 @@ fn steps(runs: &[&Measurement]) -> Option<Finding> {
     let (slope, slope_interval) = mean_interval(&slopes, CONFIDENCE).ok()?;
     let b_limit = limit(long[0], "b");
     let w_limit = limit(long[0], "w");
-    let of_b = b_limit.map_or(String::new(), |limit| {
-        format!(" (memory allows {}, {:.0} % of it)", si(limit, "s"), 100.0 * limit / b)
-    });
+    let of_b = b_limit.map_or(String::new(), |limit| of_limit(b, limit));
     let w = match slope_interval.low > 0.0 {
         true => {
             let measured = Interval { low: 1.0 / slope_interval.high, high: 1.0 / slope_interval.low };
