@@ -43,7 +43,7 @@ impl Shown {
 /// A number of a row for people: three digits, a prefix where the unit takes one.
 pub(super) fn read(value: f64, unit: &str) -> String {
     match unit {
-        "s" | "B" | "B/s" | "FLOP/s" | "op/s" => si(value, unit),
+        "s" | "s/tok" | "B" | "B/s" | "FLOP/s" | "op/s" => si(value, unit),
         "1" => digits(value),
         _ => format!("{} {unit}", digits(value)),
     }
