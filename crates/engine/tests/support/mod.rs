@@ -56,15 +56,10 @@ fn floats(tensors: &Checkpoint, name: &str) -> Vec<f32> {
 }
 
 pub fn load(path: &Path, threads: usize) -> Arc<Model> {
-    load_on(path, threads, None)
+    load_for(path, threads, None, Arithmetic::Fast)
 }
 
-/// With the kernels of `isa`, or the widest there are.
-pub fn load_on(path: &Path, threads: usize, isa: Option<Isa>) -> Arc<Model> {
-    load_for(path, threads, isa, Arithmetic::Fast)
-}
-
-/// With the kernels of `isa` in one arithmetic.
+/// With the kernels of `isa`, or the widest there are, in one arithmetic.
 pub fn load_for(path: &Path, threads: usize, isa: Option<Isa>, arithmetic: Arithmetic) -> Arc<Model> {
     let files = ModelFiles::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let cpu = Cpu::with_arithmetic(threads, isa, arithmetic).unwrap();
