@@ -164,10 +164,10 @@ impl Spec {
             Analysis::MaxNewTokens => view("cap", &["e2e", "generated", "kv_peak", "tpot"], true, false),
             Analysis::PromptLength => view("prompt", &["prefill", "ttft", "prefill_rate"], true, true),
             Analysis::ContextDepth => view("depth", &["tpot", "decode_rate"], false, false),
-            Analysis::CachePolicy => view("cache", &["tpot", "kv_live", "kv_peak"], false, false),
-            Analysis::ModelSize => view("model", &["attention_share", "tpot"], false, false),
-            Analysis::Precision => view("precision", &["tpot", "weights"], false, false),
-            Analysis::Threads => view("threads", &["tpot", "prefill_rate"], false, false),
+            Analysis::CachePolicy => view("cache", &["itl_p50", "tpot", "kv_live", "kv_peak"], false, false),
+            Analysis::ModelSize => view("model", &["attention_share", "itl_p50", "tpot"], false, false),
+            Analysis::Precision => view("precision", &["itl_p50", "tpot", "weights"], false, false),
+            Analysis::Threads => view("threads", &["itl_p50", "tpot", "prefill_rate"], false, false),
             Analysis::Noise => view("arm", &["e2e", "tpot", "ttft"], false, false),
             Analysis::Plain => {
                 let numeric = |axis: &&str| {

@@ -15,7 +15,8 @@ pub fn first_value(recording: &Recording, axis: &str, metrics: &[&str]) -> Vec<F
     others.iter().filter_map(|other| one(recording, &runs, axis, (first, other), metrics)).collect()
 }
 
-fn one(
+/// One value against another over these runs.
+pub fn one(
     recording: &Recording,
     runs: &[&Measurement],
     axis: &str,
