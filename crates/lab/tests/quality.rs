@@ -263,7 +263,8 @@ fn policies_cost_nothing_within_their_budget_and_something_beyond_it() {
         let missed = small.missed_attention.unwrap().value;
         assert!(missed > 0.01 && missed < 1.0, "{cache}: {missed}");
         if !cache.starts_with("quest") {
-            assert!(2 * pair[1].kv.live < kept, "{cache} holds {} of {kept}", pair[1].kv.live);
+            // Compressors keep every token that is fed after the prompt.
+            assert!(pair[1].kv.live < kept, "{cache} holds {} of {kept}", pair[1].kv.live);
         }
     }
     // At once, those that act on prompts or in decode steps would be the full cache.

@@ -47,12 +47,35 @@ pub fn bootstrap(
     Ok(Interval { low: values.quantile(tail), high: values.quantile(1.0 - tail) })
 }
 
-/// [`bootstrap`] of the median.
+/// [`bootstrap`] of the median, widened to the order statistics that hold it: of few samples the percentile interval
+/// alone is too narrow (seven normal ones: 88 % instead of 95 %).
 ///
 /// # Errors
 /// As [`bootstrap`].
 pub fn bootstrap_median(samples: &[f64], options: Bootstrap) -> Result<Interval, StatisticsError> {
-    bootstrap(samples, options, |resample| Sorted::new(resample).map_or(f64::NAN, |sorted| sorted.median()))
+    let median = |resample: &[f64]| Sorted::new(resample).map_or(f64::NAN, |sorted| sorted.median());
+    let drawn = bootstrap(samples, options, median)?;
+    let (low, high) = order_statistics(samples, options.confidence);
+    Ok(Interval { low: drawn.low.min(low), high: drawn.high.max(high) })
+}
+
+/// The narrowest pair of order statistics, as far from the smallest as from the largest, between which the median lies with
+/// `confidence` whatever the distribution: x(k) and x(n + 1 - k) miss it with probability 2 P(B(n, 1/2) < k). The
+/// smallest and the largest where no pair has it (fewer than six samples at 95 %).
+fn order_statistics(samples: &[f64], confidence: f64) -> (f64, f64) {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let n = sorted.len();
+    let (mut first, mut missed, mut term) = (0, 0.0, 0.5f64.powi(n as i32));
+    for k in 0..n / 2 {
+        missed += 2.0 * term; // B(n, 1/2) = k
+        if missed > 1.0 - confidence {
+            break;
+        }
+        first = k;
+        term *= (n - k) as f64 / (k + 1) as f64;
+    }
+    (sorted[first], sorted[n - 1 - first])
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
