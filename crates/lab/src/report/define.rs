@@ -67,7 +67,7 @@ const ALWAYS: &[(&str, &str)] = &[
     ),
     (
         "95 % interval",
-        "Percentile bootstrap of the median, 2,000 resamples from a fixed seed. With fewer than about eight runs it is too narrow: n stands beside it.",
+        "Percentile bootstrap of the median, 2,000 resamples from a fixed seed, never narrower than the order statistics that hold the median with 95 %; of five runs it reaches from the smallest to the largest.",
     ),
     (
         "limit",
