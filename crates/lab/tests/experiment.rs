@@ -255,7 +255,7 @@ fn precisions_depths_and_geometries_are_made_on_the_fly() {
     };
     assert!((weights("stored") / weights("w8") - 16.0 / 8.5).abs() < 0.02);
     let unknown = measure(&spec("output = 3\nmodel = \"pythia-70n\""), &scratch("unknown"));
-    assert!(unknown.unwrap_err().to_string().contains("pythia-70m"));
+    assert!(unknown.unwrap_err().to_string().contains("Pythia-70M"));
 }
 
 /// Against itself a model diverges by nothing; the fewer bits, the further; and a cache of a few tokens costs more than
@@ -290,7 +290,7 @@ fn quality_stands_beside_the_times() {
 fn findings_recover_what_rows_were_made_of() {
     let path = scratch("synthetic");
     let mut spec = presets::find("output-tokens").unwrap().spec(false);
-    spec.axes.set("output", vec![Value::Whole(64), Value::Whole(128), Value::Whole(256)]);
+    spec.axes.set("output", [16, 32, 64, 128, 256].map(Value::Whole).to_vec());
     spec.axes.set("threads", vec![Value::Whole(1)]);
     (spec.repeats, spec.warm_up) = (4, 0);
     let mut recording = measure(&spec, &path).unwrap().recording;

@@ -86,8 +86,11 @@ pub fn measure(
     let what = ["precision", "cache"].map(|axis| configuration.text(axis)).join(", ");
     watch(&format!("perplexity and divergence of {}: {what}", subject.name));
     let started = Instant::now();
-    let another_precision = subject.name == base.name && subject.facts.hash != base.facts.hash;
-    let (method, metrics) = match another_precision {
+    // Figures of one table are of one kind: where a model is there in several precisions, the first of them is measured as
+    // the others are, against itself.
+    let several = subjects.iter().filter(|other| other.name == subject.name).count() > 1;
+    let same_cache = ["cache", "kv_type"].iter().all(|axis| configuration.text(axis) == first.text(axis));
+    let (method, metrics) = match several && same_cache && subject.name == base.name {
         true => precisions(subject, base, configuration, cancel)?,
         false => caches(subject, configuration, cancel)?,
     };
