@@ -15,6 +15,5 @@ mod run;
 pub use error::BenchError;
 pub use plan::{Case, Phase, Settings, Setup, check_memory, plan};
 pub use roof::Roof;
-pub(crate) use roof::together;
 pub use row::{Row, Spread};
 pub use run::{Progress, Report, Sample, Subject, run};

@@ -24,7 +24,7 @@ pub struct Roof {
 }
 
 /// The probes of one thread count as one measurement.
-pub(crate) fn together(probes: &[Machine]) -> Result<Option<Machine>, LabError> {
+pub(super) fn together(probes: &[Machine]) -> Result<Option<Machine>, LabError> {
     let Some(mut all) = probes.first().cloned() else { return Ok(None) };
     for figure in &mut all.figures {
         let same: Vec<&Figure> =

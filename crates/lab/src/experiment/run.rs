@@ -21,7 +21,6 @@ use super::subjects::{Subject, Workshop};
 use super::summary::grouped;
 use super::trial::{Bay, Stand};
 use super::writer::Writer;
-use crate::bench::together;
 use crate::environment::Environment;
 use crate::error::LabError;
 use crate::machine::{self, Machine};
@@ -40,6 +39,8 @@ pub struct Job<'a> {
     pub embedded: EmbeddedModel,
     /// Caps the kernels' instruction set.
     pub isa: Option<Isa>,
+    /// The machine as it was probed already; thread counts that it has no figures for are probed.
+    pub machine: Option<&'a Machine>,
 }
 
 /// Where an experiment stands.
@@ -187,9 +188,6 @@ fn begun(job: &Job<'_>) -> Result<Option<Recording>, LabError> {
     Ok(Some(recording))
 }
 
-/// Probes per thread count: on a shared machine the best of one may be far from the roof.
-const PROBES: usize = 3;
-
 /// Models, teams and roofs, ready to run.
 struct Prepared {
     bays: Vec<Bay>,
@@ -228,9 +226,10 @@ fn prepare(
             return Err(LabError::Cancelled);
         }
         watch(Progress::Preparing(&format!("probing the machine on {threads} thread(s)")));
-        let probes: Vec<Machine> =
-            (0..PROBES).map(|_| machine::measure_quickly(threads)).collect::<Result<_, _>>()?;
-        let Some(probed) = together(&probes)? else { continue };
+        let probed = match job.machine.and_then(|machine| machine.on(threads)) {
+            Some(machine) => machine,
+            None => machine::measure_quickly(threads)?,
+        };
         let cpu = if threads == most {
             cpu.clone()
         } else {

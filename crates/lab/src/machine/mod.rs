@@ -42,6 +42,13 @@ impl Machine {
         self.figures.iter().find(|figure| figure.what == what && figure.threads == threads)
     }
 
+    /// The figures of this thread count alone; `None` when there are none.
+    pub fn on(&self, threads: usize) -> Option<Machine> {
+        let figures: Vec<Figure> =
+            self.figures.iter().filter(|figure| figure.threads == threads).cloned().collect();
+        (!figures.is_empty()).then(|| Machine { figures, ..self.clone() })
+    }
+
     /// The figure of `what` with the highest best rate over all thread counts: the roof.
     pub fn roof(&self, what: What) -> Option<&Figure> {
         let figures = self.figures.iter().filter(|figure| figure.what == what);

@@ -66,7 +66,8 @@ impl Experiment {
         let command = self.command();
         let isa = model::requested_isa()?;
         let interrupt = Interrupt::install()?;
-        let job = Job { spec: &spec, path: &output, command: &command, embedded: EMBEDDED, isa };
+        let job =
+            Job { spec: &spec, path: &output, command: &command, embedded: EMBEDDED, isa, machine: None };
         let mut show = Show::new(&spec);
         let outcome = experiment::run(job, interrupt.flag(), &mut |progress| show.hear(&progress));
         show.end();
