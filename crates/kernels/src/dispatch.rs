@@ -201,6 +201,8 @@ fn two_totals<Q: crate::quantized::Quantized>() -> Vec<Compiled> {
         avx512vnni::two_totals::<Q>(Isa::Avx512Vnni),
         #[cfg(target_arch = "aarch64")]
         neon::two_totals::<Q>(Isa::Neon),
+        #[cfg(target_arch = "aarch64")]
+        neondot::two_totals::<Q>(Isa::NeonDot),
     ]
 }
 

@@ -61,7 +61,8 @@ fn bootstrap_intervals_hold_the_median_as_often_as_they_say() {
 #[test]
 fn bootstrap_is_the_same_every_time() {
     let samples = noise(30, 5);
-    let interval = |seed| bootstrap_median(&samples, Bootstrap { seed, ..Bootstrap::default() }).unwrap();
+    let mean = |samples: &[f64]| samples.iter().sum::<f64>() / samples.len() as f64;
+    let interval = |seed| bootstrap(&samples, Bootstrap { seed, ..Bootstrap::default() }, mean).unwrap();
     assert_eq!(interval(1), interval(1));
     assert_ne!(interval(1), interval(2));
 }
