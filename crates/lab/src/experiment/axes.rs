@@ -136,7 +136,7 @@ pub fn find(name: &str) -> Result<&'static Axis, ExperimentError> {
 }
 
 impl Axis {
-    /// Values written with commas between them; commas inside of a cache policy belong to it (see [`split`]).
+    /// Values written with commas between them; commas inside of a cache policy belong to it (see `split`).
     ///
     /// # Errors
     /// [`ExperimentError::AxisValue`] for a value that the axis does not take or that is given twice.
