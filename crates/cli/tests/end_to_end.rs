@@ -54,8 +54,19 @@ fn logits_and_greedy_text_are_those_of_transformers() {
         }
         let n = facts["continuation"].as_array().unwrap().len().to_string();
         for extra in [&["--threads", "1"][..], &["--cache", "static:128", "--chunk", "3"]] {
-            let arguments =
-                ["run", model, "--tokens", &prompt, "-n", &n, "--greedy", "--kv-type", "f32", "--json"];
+            let arguments = [
+                "run",
+                model,
+                "--tokens",
+                &prompt,
+                "-n",
+                &n,
+                "--greedy",
+                "--exact",
+                "--kv-type",
+                "f32",
+                "--json",
+            ];
             let run = json(&[&arguments[..], extra].concat());
             assert_eq!(run["generated_ids"], facts["continuation"], "{name} {extra:?}");
         }
