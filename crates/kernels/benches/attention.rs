@@ -90,7 +90,7 @@ fn layer(layout: PageLayout, n_kv_heads: usize, slots: usize) -> Layer {
         (0..layout.slots() * layout.head_dim()).map(|i| (i as f32 * 0.37).sin()).collect();
     let rows = Rows { data: &numbers, stride: layout.head_dim() };
     let mut hot = vec![0; layout.page_bytes()];
-    layout.write_slots(&mut hot, 0, layout.slots(), rows, rows);
+    layout.write_slots(&KernelTable::detect(None).unwrap(), &mut hot, 0, layout.slots(), rows, rows);
     let mut page = vec![0; page_bytes];
     layout.seal(&hot, &mut page);
     pool[start..].chunks_exact_mut(page_bytes).for_each(|place| place.copy_from_slice(&page));

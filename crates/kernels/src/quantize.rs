@@ -75,6 +75,13 @@ trait Passes {
     unsafe fn largest(x: &[f32; BLOCK]) -> u32;
     /// `x * inverse` to the nearest integer, ties to even; returns the sums of both halves.
     unsafe fn round(x: &[f32; BLOCK], inverse: f32, out: &mut [i16; BLOCK]) -> [i32; 2];
+    /// The same where the integers fit bytes: written as they are, and 128 more.
+    unsafe fn round_to_bytes(
+        x: &[f32; BLOCK],
+        inverse: f32,
+        out: &mut [i8; BLOCK],
+        biased: &mut [u8; BLOCK],
+    ) -> [i32; 2];
 }
 
 struct Plain;
@@ -92,6 +99,21 @@ impl Passes for Plain {
         }
         let sum = |half: &[i16]| half.iter().map(|&q| i32::from(q)).sum();
         [sum(&out[..16]), sum(&out[16..])]
+    }
+
+    unsafe fn round_to_bytes(
+        x: &[f32; BLOCK],
+        inverse: f32,
+        out: &mut [i8; BLOCK],
+        biased: &mut [u8; BLOCK],
+    ) -> [i32; 2] {
+        let mut rounded = [0; BLOCK];
+        // SAFETY: `Plain` asks for nothing.
+        let sums = unsafe { Plain::round(x, inverse, &mut rounded) };
+        for ((out, biased), rounded) in out.iter_mut().zip(biased).zip(rounded) {
+            (*out, *biased) = (rounded as i8, rounded.wrapping_add(128) as u8);
+        }
+        sums
     }
 }
 
@@ -122,6 +144,31 @@ impl<S: Simd> Passes for Vectors<S> {
                     let scaled = S::mul(S::load_f32(x.as_ptr().add(at)), S::splat_f32(inverse));
                     let rounded = S::round(scaled);
                     S::store_i16(out.as_mut_ptr().add(at), rounded);
+                    lanes = S::add32(lanes, rounded);
+                }
+                *sum = S::sum_i32(lanes);
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    unsafe fn round_to_bytes(
+        x: &[f32; BLOCK],
+        inverse: f32,
+        out: &mut [i8; BLOCK],
+        biased: &mut [u8; BLOCK],
+    ) -> [i32; 2] {
+        let mut sums = [0; 2];
+        // SAFETY: vectors are loaded from and stored to inside the blocks.
+        unsafe {
+            for (half, sum) in sums.iter_mut().enumerate() {
+                let mut lanes = S::splat32(0);
+                for at in (16 * half..16 * half + 16).step_by(S::LANES) {
+                    let scaled = S::mul(S::load_f32(x.as_ptr().add(at)), S::splat_f32(inverse));
+                    let rounded = S::round(scaled);
+                    S::store_low_bytes(out.as_mut_ptr().cast::<u8>().add(at), rounded);
+                    S::store_low_bytes(biased.as_mut_ptr().add(at), S::add32(rounded, S::splat32(128)));
                     lanes = S::add32(lanes, rounded);
                 }
                 *sum = S::sum_i32(lanes);
@@ -161,17 +208,15 @@ unsafe fn quantize_row<P: Passes>(x: &[f32], out: IntegerRowMut<'_>) {
         // SAFETY: by the contract.
         let (scale, inverse) = scale_and_inverse(f32::from_bits(unsafe { P::largest(x) }), limit);
         let mut rounded = Quads([0; BLOCK]);
-        // SAFETY: by the contract.
-        let [first, second] = unsafe { P::round(x, inverse, &mut rounded.0) };
+        let [first, second] = match (bytes.get_mut(b), biased.get_mut(b)) {
+            // SAFETY: by the contract, here and below.
+            (Some(bytes), Some(biased)) => unsafe { P::round_to_bytes(x, inverse, bytes, biased) },
+            _ => unsafe { P::round(x, inverse, &mut rounded.0) },
+        };
         scales[b] = scale;
         sums[b] = [first, second];
-        scaled_sums[b] = [scale * first as f32, scale * second as f32, scale * (first + second) as f32];
-        if let (Some(bytes), Some(biased)) = (bytes.get_mut(b), biased.get_mut(b)) {
-            for i in 0..BLOCK {
-                bytes[i] = rounded.0[i] as i8;
-                biased[i] = (rounded.0[i] + 128) as u8;
-            }
-        }
+        scaled_sums[b] =
+            [scale * first as f32, scale * second as f32, scale * first.wrapping_add(second) as f32];
         let quads: [u64; BLOCK / 4] = bytemuck::cast(rounded);
         if let Some(pairs) = pairs.get_mut(b) {
             let mut paired = [0; BLOCK / 4];
@@ -256,7 +301,7 @@ unsafe fn round_bf16_scalar(x: &[f32], out: &mut [u16]) {
 
 /// In integers, which compilers make vectors of.
 #[inline(always)]
-fn round_bf16(x: &[f32], out: &mut [u16]) {
+pub(crate) fn round_bf16(x: &[f32], out: &mut [u16]) {
     for (out, x) in out.iter_mut().zip(x) {
         let bits = x.to_bits();
         let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
@@ -343,12 +388,13 @@ mod tests {
         wider.push((Isa::Neon, quantize_neon));
         let x: Vec<f32> =
             (0..20 * BLOCK).map(|k| (k as f32 * 1.3).sin() * 10f32.powi(k as i32 / 40 - 8)).collect();
-        let run = |quantize: QuantizeRow| {
-            let (mut pairs, mut halves) = (vec![0; x.len()], vec![0; x.len() / 2]);
+        let run = |quantize: QuantizeRow, [in_bytes, in_pairs]: [usize; 2]| {
+            let (mut bytes, mut biased) = (vec![0; in_bytes], vec![0; in_bytes]);
+            let (mut pairs, mut halves) = (vec![0; in_pairs], vec![0; in_pairs / 2]);
             let (mut scales, mut sums, mut scaled_sums) = (vec![0.0; 20], vec![0; 40], vec![0.0; 60]);
             let out = IntegerRowMut {
-                bytes: &mut [],
-                biased: &mut [],
+                bytes: &mut bytes,
+                biased: &mut biased,
                 pairs: &mut pairs,
                 halves: &mut halves,
                 scales: &mut scales,
@@ -357,11 +403,18 @@ mod tests {
             };
             // SAFETY: only levels that are available are run.
             unsafe { quantize(&x, out) };
-            (pairs, halves, scales, sums, scaled_sums)
+            for ((byte, biased), i) in bytes.iter().zip(&biased).zip(0..) {
+                assert_eq!(i16::from(*biased), i16::from(*byte) + 128);
+                let error = (f32::from(*byte) * scales[i / BLOCK] - x[i]).abs();
+                assert!(error <= scales[i / BLOCK] * 0.501, "{i}: {} became {byte}", x[i]);
+            }
+            (bytes, pairs, halves, scales, sums, scaled_sums)
         };
-        let want = run(quantize_scalar);
-        for (isa, quantize) in wider.into_iter().filter(|(isa, _)| isa.is_available()) {
-            assert_eq!(run(quantize), want, "{isa}");
+        for lens in [[x.len(), 0], [0, x.len()]] {
+            let want = run(quantize_scalar, lens);
+            for &(isa, quantize) in wider.iter().filter(|(isa, _)| isa.is_available()) {
+                assert_eq!(run(quantize, lens), want, "{isa}");
+            }
         }
     }
 }

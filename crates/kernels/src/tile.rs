@@ -37,14 +37,25 @@ impl Tile<'_> {
         let len = GROUP.min(self.w.rows() - first);
         // SAFETY: by the contract.
         let out = unsafe { self.out.part(row * self.w.rows() + first, len) };
-        let mut sums = *sums;
-        if let Some(bias) = self.bias {
-            sums.iter_mut().zip(&bias[first..first + len]).for_each(|(sum, bias)| *sum += bias);
+        // A length that the compiler knows becomes vectors, any other a call.
+        if len == GROUP {
+            self.finish(first, &sums[..GROUP], &mut out[..GROUP]);
+        } else {
+            self.finish(first, &sums[..len], out);
         }
-        if self.add {
-            sums.iter_mut().zip(out.iter()).for_each(|(sum, old)| *sum += old);
+    }
+
+    /// `out = sums + bias`, or `out += sums + bias`.
+    #[inline(always)]
+    fn finish(&self, first: usize, sums: &[f32], out: &mut [f32]) {
+        let bias = self.bias.map(|bias| &bias[first..first + sums.len()]);
+        for i in 0..sums.len() {
+            let mut sum = sums[i];
+            if let Some(bias) = bias {
+                sum += bias[i];
+            }
+            out[i] = if self.add { sum + out[i] } else { sum };
         }
-        out.copy_from_slice(&sums[..len]);
     }
 }
 

@@ -7,7 +7,7 @@
 mod common_kv;
 
 use common_kv::Noise;
-use roofline_kernels::{KvFormat, PageLayout, PageRef, Rows};
+use roofline_kernels::{KernelTable, KvFormat, PageLayout, PageRef, Rows};
 
 const SLOTS: usize = 64;
 const HEAD_DIM: usize = 128;
@@ -36,12 +36,13 @@ fn page(kind: &str, noise: &mut Noise) -> Vec<f32> {
 /// Root mean square error over root mean square, and largest error over root mean square, of keys and of values.
 fn errors(format: KvFormat, kind: &str) -> [[f64; 2]; 2] {
     let layout = PageLayout::new(format, SLOTS, HEAD_DIM).unwrap();
+    let table = KernelTable::detect(None).unwrap();
     let (mut noise, mut sums, mut most, mut size) = (Noise(77), [0.0; 2], [0.0f64; 2], 0.0);
     let (mut hot, mut coded) = (vec![0; layout.page_bytes()], vec![0; layout.sealed_page_bytes()]);
     for _ in 0..PAGES {
         let x = page(kind, &mut noise);
         let rows = Rows { data: &x, stride: HEAD_DIM };
-        layout.write_slots(&mut hot, 0, SLOTS, rows, rows);
+        layout.write_slots(&table, &mut hot, 0, SLOTS, rows, rows);
         layout.seal(&hot, &mut coded);
         let page = if layout.seals() { PageRef::Sealed(&coded) } else { PageRef::Hot(&hot) };
         let mut back = vec![0.0; HEAD_DIM];

@@ -8,7 +8,7 @@ use common_kv::Noise;
 use half::{bf16, f16};
 use proptest::prelude::*;
 use proptest::sample::select;
-use roofline_kernels::{KernelError, KvFormat, PageLayout, PageRef, Rows};
+use roofline_kernels::{Isa, KernelError, KernelTable, KvFormat, PageLayout, PageRef, Rows};
 use roofline_weights::Format;
 use roofline_weights::blocks::{decode, encode};
 
@@ -93,24 +93,28 @@ proptest! {
 
     #[test]
     fn many_slots_at_once_are_as_one_by_one(
-        format in select(KvFormat::ALL.to_vec()), heads in 1usize..4, head in 0usize..4, head_dim in 1usize..70, first in 0usize..64,
-        count in 0usize..64,
+        format in select(KvFormat::ALL.to_vec()), heads in 1usize..4, head in 0usize..4, head_dim in 1usize..140, first in 0usize..64,
+        count in 0usize..64, magnitude in select(vec![1.0f32, 3e-6, 4e4, 1e30]),
     ) {
         let (head, count) = (head % heads, count.min(64 - first));
         let head_dim = fitting(head_dim, [format, format]);
         let layout = PageLayout::new(format, 64, head_dim).unwrap();
         let stride = heads * head_dim;
-        let k: Vec<f32> = (0..count * stride).map(|i| (i as f32 * 0.7).sin()).collect();
+        let k: Vec<f32> = (0..count * stride).map(|i| (i as f32 * 0.7).sin() * magnitude).collect();
         let v: Vec<f32> = (0..count * stride).map(|i| (i as f32 * 0.3).cos()).collect();
-        let (mut at_once, mut one_by_one) = (vec![7; layout.page_bytes()], vec![7; layout.page_bytes()]);
-        let of_head = |data| Rows { data, stride };
-        let at = (head * head_dim).min(k.len());
-        layout.write_slots(&mut at_once, first, count, of_head(&k[at..]), of_head(&v[at..]));
+        let mut one_by_one = vec![7; layout.page_bytes()];
         for i in 0..count {
             let at = i * stride + head * head_dim;
             layout.write_slot(&mut one_by_one, first + i, &k[at..at + head_dim], &v[at..at + head_dim]);
         }
-        prop_assert_eq!(at_once, one_by_one);
+        let of_head = |data| Rows { data, stride };
+        let at = (head * head_dim).min(k.len());
+        for isa in Isa::available() {
+            let table = KernelTable::detect(Some(isa)).unwrap();
+            let mut at_once = vec![7; layout.page_bytes()];
+            layout.write_slots(&table, &mut at_once, first, count, of_head(&k[at..]), of_head(&v[at..]));
+            prop_assert!(at_once == one_by_one, "{} {}", format.name(), isa);
+        }
     }
 }
 
@@ -220,7 +224,15 @@ fn read_page<'a>(layout: &PageLayout, page: impl Into<PageRef<'a>>) -> [Vec<f32>
 fn sealed(layout: &PageLayout, k: &[f32], v: &[f32]) -> [[Vec<f32>; 2]; 2] {
     let stride = layout.head_dim();
     let mut hot = vec![0xff; layout.page_bytes()];
-    layout.write_slots(&mut hot, 0, layout.slots(), Rows { data: k, stride }, Rows { data: v, stride });
+    let table = KernelTable::detect(None).unwrap();
+    layout.write_slots(
+        &table,
+        &mut hot,
+        0,
+        layout.slots(),
+        Rows { data: k, stride },
+        Rows { data: v, stride },
+    );
     let mut coded = vec![0xff; layout.sealed_page_bytes()];
     layout.seal(&hot, &mut coded);
     [read_page(layout, &hot), read_page(layout, PageRef::Sealed(&coded))]

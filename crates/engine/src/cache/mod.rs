@@ -26,7 +26,7 @@ use bands::Window;
 use lane::Lane;
 use pool::Pool;
 use roofline_kernels::{
-    AttentionShape, Band, KvLayer, LaneView, PageBounds, PageLayout, PageRef, Rows, Visible,
+    AttentionShape, Band, KernelTable, KvLayer, LaneView, PageBounds, PageLayout, PageRef, Rows, Visible,
 };
 use roofline_model::operator::Cost;
 use std::ops::Range;
@@ -251,7 +251,15 @@ impl KvCache {
 
     /// Writes the keys and values of `rows` new tokens of one layer, from position `start` on, which
     /// [`KvCache::reserve`] made room for. `k`, `v`: (rows, n_kv_heads, head_dim), keys after RoPE.
-    pub(crate) fn append(&mut self, layer: usize, start: usize, rows: usize, k: &[f32], v: &[f32]) {
+    pub(crate) fn append(
+        &mut self,
+        table: &KernelTable,
+        layer: usize,
+        start: usize,
+        rows: usize,
+        k: &[f32],
+        v: &[f32],
+    ) {
         let (head_dim, slots) = (self.layout.head_dim(), self.layout.slots());
         let n_kv_heads = self.geometry.n_kv_heads;
         let stride = n_kv_heads * head_dim;
@@ -265,7 +273,7 @@ impl KvCache {
                 let at = row * stride + head * head_dim;
                 let bytes = self.pool.page_mut(lane.table[page]);
                 let (k, v) = (Rows { data: &k[at..], stride }, Rows { data: &v[at..], stride });
-                self.layout.write_slots(bytes, first, count, k, v);
+                self.layout.write_slots(table, bytes, first, count, k, v);
                 lane.widen_bounds(page, bytes, first..first + count);
                 row += count;
             }

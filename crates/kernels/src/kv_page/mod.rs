@@ -9,14 +9,18 @@ mod format;
 mod outliers;
 mod row;
 mod sealed;
+mod sixteen;
 
 use crate::error::KernelError;
+use crate::table::KernelTable;
+use crate::vectors::dispatch;
 
 pub(crate) use codec::{Codec, unpack};
 pub(crate) use format::BLOCK;
 pub use format::KvFormat;
 use row::Place;
 pub(crate) use sealed::SealedHalf;
+use sixteen::WriteSixteen;
 
 /// What the bytes of a page mean: keys `(head_dim, slots)` and their scales `(scales, slots)`, then values
 /// `(slots, head_dim)` and their scales `(slots, scales)`, nothing between. Formats without scales have none.
@@ -187,28 +191,59 @@ impl PageLayout {
         page.split_at_mut(self.value_offset())
     }
 
-    /// Writes one slot of a page, rounded as the format says.
+    /// Writes one slot of a page, rounded as the format says, in plain Rust.
     ///
     /// # Panics
     /// When `page`, `slot`, `k` or `v` does not fit the layout.
     pub fn write_slot(&self, page: &mut [u8], slot: usize, k: &[f32] /* (head_dim) */, v: &[f32]) {
+        assert!(slot < self.slots, "slot {slot} of a page of {}", self.slots);
         assert!(k.len() == self.head_dim && v.len() == self.head_dim);
-        let stride = self.head_dim;
-        self.write_slots(page, slot, 1, Rows { data: k, stride }, Rows { data: v, stride });
+        let (keys, values) = self.halves(page);
+        row::put(self.key, keys, self.key_place(slot), k);
+        row::put(self.value, values, self.value_place(slot), v);
     }
 
-    /// Writes `count` slots of a page from `first` on. Row `i` of a [`Rows`] goes to slot
-    /// `first + i`; the stride lets one head be taken out of `(rows, n_kv_heads, head_dim)`.
+    /// Writes `count` slots of a page from `first` on, the same bytes as [`write_slot`](PageLayout::write_slot). Row `i`
+    /// of a [`Rows`] goes to slot `first + i`; the stride lets one head be taken out of `(rows, n_kv_heads, head_dim)`.
     ///
     /// # Panics
     /// When `page`, the slots, `k` or `v` do not fit the layout.
-    pub fn write_slots(&self, page: &mut [u8], first: usize, count: usize, k: Rows<'_>, v: Rows<'_>) {
+    pub fn write_slots(
+        &self,
+        table: &KernelTable,
+        page: &mut [u8],
+        first: usize,
+        count: usize,
+        k: Rows<'_>,
+        v: Rows<'_>,
+    ) {
         assert!(first + count <= self.slots, "slots {first}+{count} of a page of {}", self.slots);
         let (keys, values) = self.halves(page);
-        for i in 0..count {
-            let slot = first + i;
-            row::put(self.key, keys, self.key_place(slot), k.row(i, self.head_dim));
-            row::put(self.value, values, self.value_place(slot), v.row(i, self.head_dim));
+        let place = |format, rows, half, place: Place, row_step| WriteSixteen {
+            format,
+            rows,
+            count,
+            head_dim: self.head_dim,
+            half,
+            first: place.first,
+            row_step,
+            step: place.step,
+        };
+        match self.key.hot() {
+            format @ (KvFormat::F16 | KvFormat::Bf16) => {
+                dispatch(table.vectors(), place(format, k, keys, self.key_place(first), 1));
+            }
+            _ => (0..count).for_each(|i| {
+                row::put(self.key, keys, self.key_place(first + i), k.row(i, self.head_dim));
+            }),
+        }
+        match self.value.hot() {
+            format @ (KvFormat::F16 | KvFormat::Bf16) => {
+                dispatch(table.vectors(), place(format, v, values, self.value_place(first), self.head_dim));
+            }
+            _ => (0..count).for_each(|i| {
+                row::put(self.value, values, self.value_place(first + i), v.row(i, self.head_dim));
+            }),
         }
     }
 

@@ -52,6 +52,11 @@ impl Simd for Avx2 {
                 _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256::<1>(a)),
             )
         }
+        fn store_low_bytes(to: *mut u8, a: __m256i) -> () {
+            let low = _mm256_and_si256(a, _mm256_set1_epi32(0xff)); // packing saturates
+            let words = _mm_packs_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
+            _mm_storel_epi64(to.cast(), _mm_packus_epi16(words, words))
+        }
         fn zero_sum() -> __m256i { _mm256_setzero_si256() }
         fn dot(sum: __m256i, a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)) }
         fn join(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }

@@ -42,6 +42,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         fn sum_i32(a: __m512i) -> i32 { _mm512_reduce_add_epi32(a) }
         fn round(a: __m512) -> __m512i { _mm512_cvtps_epi32(a) }
         fn store_i16(to: *mut i16, a: __m512i) -> () { _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(a)) }
+        fn store_low_bytes(to: *mut u8, a: __m512i) -> () { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(a)) }
         fn zero_sum() -> __m512i { _mm512_setzero_si512() }
         fn dot(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
             if VNNI {

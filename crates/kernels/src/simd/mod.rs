@@ -82,6 +82,8 @@ pub(crate) trait Simd {
     unsafe fn round(a: Self::Float) -> Self::Int;
     /// Stores the low halves of the lanes, 16 bits each.
     unsafe fn store_i16(to: *mut i16, a: Self::Int) -> ();
+    /// Stores the lowest byte of each lane.
+    unsafe fn store_low_bytes(to: *mut u8, a: Self::Int) -> ();
 
     unsafe fn zero_sum() -> Self::Sum;
     /// Adds the two products of each lane's 16-bit pairs.

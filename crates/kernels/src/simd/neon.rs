@@ -67,6 +67,11 @@ impl<const DOTS: u8> Simd for Neon<DOTS> {
         fn sum_i32(a: int32x4_t) -> i32 { vaddvq_s32(a) }
         fn round(a: float32x4_t) -> int32x4_t { vcvtnq_s32_f32(a) }
         fn store_i16(to: *mut i16, a: int32x4_t) -> () { vst1_s16(to, vmovn_s32(a)) }
+        fn store_low_bytes(to: *mut u8, a: int32x4_t) -> () {
+            let words = vmovn_s32(a);
+            let bytes = vmovn_s16(vcombine_s16(words, words));
+            to.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_s8(bytes)))
+        }
         fn zero_sum() -> (int32x4_t, int32x4_t) { (vdupq_n_s32(0), vdupq_n_s32(0)) }
         fn dot(sum: (int32x4_t, int32x4_t), a: int32x4_t, b: int32x4_t) -> (int32x4_t, int32x4_t) {
             let (a, b) = (vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));

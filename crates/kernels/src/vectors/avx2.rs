@@ -129,6 +129,8 @@ impl Simd for Avx2 {
         fn load_f16(self, p: *const u16) -> __m256 = _mm256_cvtph_ps(_mm_loadu_si128(p.cast()));
         fn load_bf16(self, p: *const u16) -> __m256 =
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()))));
+        fn store_f16(self, p: *mut u16, a: __m256) -> () =
+            _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a));
         fn load_i8(self, p: *const i8) -> __m256 =
             _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())));
         fn lookup(self, table: &[f32; 16], p: *const u8) -> __m256 = lookup(table, p);

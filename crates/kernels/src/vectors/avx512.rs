@@ -65,6 +65,8 @@ impl Simd for Avx512 {
         fn load_bf16(self, p: *const u16) -> __m512 = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(
             _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()))
         ));
+        fn store_f16(self, p: *mut u16, a: __m512) -> () =
+            _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(a));
         fn load_i8(self, p: *const i8) -> __m512 =
             _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())));
         fn lookup(self, table: &[f32; 16], p: *const u8) -> __m512 = _mm512_permutexvar_ps(

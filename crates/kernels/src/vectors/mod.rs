@@ -120,6 +120,19 @@ pub(crate) trait Simd: Copy {
     /// # Safety
     /// `LANES` elements may be read at `p`.
     unsafe fn load_i8(self, p: *const i8) -> Self::F;
+    /// Rounds to IEEE half floats, ties to even.
+    ///
+    /// # Safety
+    /// `LANES` elements may be written at `p`.
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut u16, a: Self::F) {
+        let mut x = [0.0; 16];
+        self.write(&mut x, a);
+        for (i, x) in x[..Self::LANES].iter().enumerate() {
+            // SAFETY: the caller owes LANES elements.
+            unsafe { p.add(i).write_unaligned(half::f16::from_f32(*x).to_bits()) };
+        }
+    }
     /// `table[p[i]]` in every lane.
     ///
     /// # Safety
