@@ -7,7 +7,7 @@ mod common;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use common::{complaint, model::golden, run, scratch, stdout};
+use common::{complaint, model::golden, roofline, run, scratch, stdout};
 use serde_json::Value;
 
 /// A stand-in for Python: answers lines by what they ask for. Its arguments (`-u -c DRIVER`) mean nothing to it.
@@ -27,6 +27,22 @@ fn python(name: &str, hello: &str, load: &str, run: &str) -> String {
 const HELLO: &str = r#"echo '{"version":"stand-in 1.0"}'"#;
 const LOAD: &str = r#"echo '{"details":"a shell script"}'"#;
 const RUN: &str = r#"echo '{"prefill_s":10.0,"steps_s":[5.0,5.0],"best":3}'"#;
+
+/// A stand-in for llama-bench that answers each test by `answer`, in which `$p` and `$n` are what it was asked for.
+fn llama_bench(name: &str, answer: &str) -> String {
+    let script = format!(
+        "#!/bin/sh\np=0; n=0\nwhile [ $# -gt 0 ]; do\n  case \"$1\" in -p) p=$2 ;; -n) n=$2 ;; --help) exit 0 ;; esac\n  \
+         shift\ndone\n{answer}\n"
+    );
+    let folder = scratch("compare").join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("llama-bench");
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path.display().to_string()
+}
+
+const TESTED: &str = r#"echo "{\"build_commit\":\"abc\",\"build_number\":7,\"n_prompt\":$p,\"n_gen\":$n,\"n_batch\":2048,\"samples_ns\":[6000000000]}""#;
 
 fn gguf() -> String {
     golden("gpt_neox_parallel").join("model.gguf").display().to_string()
@@ -146,6 +162,83 @@ fn what_a_peer_does_wrong_is_one_line() {
     }
 }
 
+#[test]
+fn llama_bench_runs_in_turn_and_tells_what_it_knows() {
+    let (model, program) = (gguf(), llama_bench("tests", TESTED));
+    let path = rows("llama_bench.jsonl");
+    let output = path.display().to_string();
+    let mut arguments = arguments(&model, "llama-bench", "/no/such/python", &output);
+    arguments.extend(["--llama-bench", &program]);
+    let text = stdout(&arguments);
+    assert!(text.contains("times as fast as llama.cpp b7 (abc)") && text.contains("n_batch 2048"), "{text}");
+    assert!(!text.contains("most probable token"), "it tells none: {text}");
+    let lines = std::fs::read_to_string(&path).unwrap();
+    let mut runs = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let run = runs.find(|row| row["cell"]["engine"] == "llama.cpp b7 (abc)").unwrap();
+    let metrics = &run["metrics"];
+    assert_eq!(
+        (metrics["prefill"]["value"].as_f64(), metrics["tpot"]["value"].as_f64()),
+        (Some(6.0), Some(3.0)),
+        "six seconds for four tokens at once and for two one by one"
+    );
+    assert!(run["tokens"].as_array().is_none_or(Vec::is_empty), "no times that nobody told");
+    assert!(stdout(&["report", &output, "-o", "-"]).contains("llama.cpp b7 (abc)"));
+}
+
+/// Where nobody names a Python and there is none, the program on the PATH runs, and the rows say so.
+#[test]
+fn llama_bench_stands_in_for_a_python_that_is_not_there() {
+    let (model, program) = (gguf(), llama_bench("stands_in", TESTED));
+    let path = rows("stands_in.jsonl");
+    let output = path.display().to_string();
+    let arguments: Vec<&str> = arguments(&model, "llama.cpp", "", &output);
+    let without_python: Vec<&str> =
+        arguments.iter().copied().filter(|one| !["--python", ""].contains(one)).collect();
+    let folder = std::path::Path::new(&program).parent().unwrap();
+    let run = |path: &std::path::Path| roofline(&without_python).env("PATH", path).output().unwrap();
+    // The script itself needs a shell by its full name only.
+    let found = run(folder);
+    let text = String::from_utf8_lossy(&found.stdout);
+    assert!(text.contains("times as fast as llama.cpp b7 (abc)"), "{found:?}");
+    assert!(text.contains("llama-bench runs in place of llama_cpp, since no Python"), "{text}");
+    std::fs::remove_file(&path).unwrap();
+    let nothing = run(&scratch("compare"));
+    let words = String::from_utf8_lossy(&nothing.stderr);
+    assert!(nothing.status.code() == Some(2) && words.contains("no Python for llama.cpp"), "{words}");
+}
+
+#[test]
+fn what_llama_bench_does_wrong_is_one_line() {
+    let model = gguf();
+    let other = TESTED.replace("$n", "9");
+    for (name, program, words) in [
+        (
+            "bench_crashes",
+            llama_bench("bench_crashes", "echo no memory >&2; exit 3"),
+            "its last words: no memory",
+        ),
+        (
+            "bench_nonsense",
+            llama_bench("bench_nonsense", "echo hello"),
+            "cannot be understood when it should load the model",
+        ),
+        ("bench_other", llama_bench("bench_other", &other), "cannot be understood"),
+        (
+            "bench_silent",
+            llama_bench("bench_silent", "exec sleep 60"),
+            "llama-bench did not load the model within 2 s",
+        ),
+        ("bench_absent", "/no/such/bench".to_string(), "put it on the PATH or name it with --llama-bench"),
+    ] {
+        let path = rows(&format!("{name}.jsonl"));
+        let output = path.display().to_string();
+        let mut arguments = arguments(&model, "llama-bench", "python3", &output);
+        arguments.extend(["--llama-bench", &program]);
+        let line = complaint(&arguments);
+        assert!(line.contains(words), "{name}: {line}");
+    }
+}
+
 /// What was measured before a peer failed stays, and the report says that it is not all.
 #[test]
 fn rows_before_a_crash_stay() {
@@ -175,7 +268,10 @@ fn models_that_a_peer_does_not_read_are_refused_with_the_way_out() {
         (vec!["compare", &file, "--with", "transformers"], "it takes a Hugging Face folder"),
         (vec!["compare", "demo", "--with", "llama.cpp"], "the demo model is inside of the program"),
         (vec!["compare", "no.gguf", "--with", "llama.cpp"], "there is none of that name"),
-        (vec!["compare", &file, "--with", "vllm"], "`vllm` is no peer; there are llama.cpp and transformers"),
+        (
+            vec!["compare", &file, "--with", "vllm"],
+            "`vllm` is no peer; there are llama.cpp, llama-bench and transformers",
+        ),
         (vec!["compare", &file, "--with", "llama.cpp,llama.cpp"], "llama.cpp is given twice"),
         (vec!["compare", &file, "--with", "llama.cpp", "-p", "0"], "-p 0 is not between 1 and"),
         (vec!["compare", &file, "--with", "llama.cpp", "-p", "x"], "-p: `x` is no whole number"),

@@ -146,7 +146,7 @@ impl Pass<'_> {
         self.qkv(layer)?;
         self.qk_norm(layer)?;
         self.clip();
-        self.watch_raw_queries(index)?;
+        self.watch_raw_queries();
         self.rope()?;
         self.append(index);
         self.attention(index)?;

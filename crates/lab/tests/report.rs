@@ -303,6 +303,22 @@ fn medians_agree_with_the_rows() {
     assert!(report.html().unwrap().contains(&exact), "{exact} is in no table");
 }
 
+/// From a finding to its numbers, from a number to its cell, from the cell's median to a run.
+#[test]
+fn every_number_of_a_finding_leads_to_the_cells_it_stands_on() {
+    let rows = output_tokens();
+    let html = report(&rows).html().unwrap();
+    let begin = html.find("Numbers of the findings").unwrap();
+    let table = &html[begin..begin + html[begin..].find("</table>").unwrap()];
+    let links = table.matches("class=\"row\" href=\"#r1-c1\"").count();
+    let Some(Row::Finding(finding)) = rows.iter().rev().find(|row| matches!(row, Row::Finding(_))) else {
+        panic!("no finding")
+    };
+    let told = |q: &Quantity| 1 + usize::from(q.low.is_some()) + usize::from(q.high.is_some());
+    let numbers: usize = finding.values.iter().map(|(_, quantity)| told(quantity)).sum();
+    assert!(numbers > 0 && links == numbers, "{links} of {numbers}: {table}");
+}
+
 #[test]
 fn texts_of_rows_stay_texts() {
     let evil = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"' onload='x";

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use roofline_engine::KvFormat;
 use roofline_kernels::physical_cores;
 use roofline_lab::LabError;
-use roofline_lab::compare::{self, Job, Kind, Progress, Settings};
+use roofline_lab::compare::{self, Job, Kind, Places, Progress, Settings};
 use roofline_lab::experiment::{Recording, hash_of};
 
 use crate::failure::Failure;
@@ -21,22 +21,27 @@ use crate::output::{print, say};
 /// Every round runs each engine once per prompt and depth (A B A B); ratios are taken over the pairs of a round and come
 /// with a 95 % bootstrap interval. Prompt ids are random, the same for all; neither side tokenizes or samples. A peer
 /// stays loaded in a Python process of its own, and only the calls into it are timed: llama_decode and
-/// llama_synchronize, or the model's forward. llama.cpp takes a .gguf file, transformers a Hugging Face folder.
+/// llama_synchronize, or the model's forward. llama-bench, also where llama_cpp is not there, is a process a figure; it
+/// draws ids of its own and tells sums. llama.cpp takes a .gguf file, transformers a Hugging Face folder.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  roofline compare model.gguf --with llama.cpp\n  \
     roofline compare model.gguf --with llama.cpp -p 32,512 --depth 0,2048 -n 64 -r 20 -o peers.jsonl\n  \
+    roofline compare model.gguf --with llama-bench --llama-bench ~/llama.cpp/build/bin/llama-bench\n  \
     roofline compare ./Qwen2.5-0.5B --with transformers --python ./venv/bin/python\n  \
     roofline report peers.jsonl")]
 pub struct Compare {
     /// A .gguf file (llama.cpp) or a Hugging Face folder (transformers)
     #[arg(value_name = "MODEL")]
     model: String,
-    /// With whom: llama.cpp, transformers
+    /// With whom: llama.cpp, llama-bench, transformers
     #[arg(long = "with", value_name = "PEERS")]
     peers: String,
     /// The Python that has the peers [default: python3]
     #[arg(long, value_name = "FILE")]
     python: Option<PathBuf>,
+    /// The program llama-bench [default: the one on the PATH]
+    #[arg(long, value_name = "FILE")]
+    llama_bench: Option<PathBuf>,
     /// Tokens taken in at once
     #[arg(short, long, value_name = "LIST", default_value = "512")]
     prompt: String,
@@ -90,10 +95,14 @@ impl Compare {
                 .hint("a comparison is made in one go; name another file with -o"));
         }
         let interrupt = Interrupt::install()?;
+        let places = Places {
+            python: self.python.clone(),
+            llama_bench: self.llama_bench.clone(),
+            timeout: Duration::from_secs(self.timeout.max(1)),
+        };
         let job = Job {
             settings: &settings,
-            python: self.python.clone().unwrap_or_else(compare::default_python),
-            timeout: Duration::from_secs(self.timeout.max(1)),
+            places: &places,
             path: &path,
             command: &command,
             embedded: EMBEDDED,
@@ -141,10 +150,12 @@ impl Compare {
     /// The command line that compares the same again.
     fn command(&self) -> String {
         let threads = self.threads.unwrap_or_else(physical_cores);
-        let python =
-            self.python.as_deref().map_or(String::new(), |python| format!(" --python {}", quoted(python)));
+        let named = |flag: &str, file: &Option<PathBuf>| {
+            file.as_deref().map_or(String::new(), |file| format!(" {flag} {}", quoted(file)))
+        };
+        let places = [named("--python", &self.python), named("--llama-bench", &self.llama_bench)].concat();
         format!(
-            "roofline compare {} --with {}{python} -p {} -n {} --depth {} -r {} --warm-up {} --threads {threads} --kv-type {} --seed {}",
+            "roofline compare {} --with {}{places} -p {} -n {} --depth {} -r {} --warm-up {} --threads {threads} --kv-type {} --seed {}",
             quoted(Path::new(&self.model)),
             self.peers,
             self.prompt,

@@ -60,15 +60,14 @@ impl Evidence {
 
 impl Pass<'_> {
     /// Means and covariances of queries before RoPE, for the policy that expects attention from them.
-    pub(crate) fn watch_raw_queries(&mut self, _layer: usize) -> Result<(), EngineError> {
-        let Some(moments) = &mut self.evidence.moments else { return Ok(()) };
+    pub(crate) fn watch_raw_queries(&mut self) {
+        let Some(moments) = &mut self.evidence.moments else { return };
         if self.first == 0 {
             moments.clear();
         }
         let row = self.model.config.q_dim();
         let sinks = expected::SINKS.saturating_sub(self.start).min(self.rows);
         moments.add(&self.model.cpu, &self.s.q[sinks * row..self.rows * row]);
-        Ok(())
     }
 
     /// Notes what the policy wants to know of the rows whose attention was just computed.

@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
     /// A name that is no peer.
-    #[error("`{name}` is no peer; there are llama.cpp and transformers")]
+    #[error("`{name}` is no peer; there are llama.cpp, llama-bench and transformers")]
     Peer {
         /// What was given.
         name: String,
@@ -36,6 +36,18 @@ pub enum CompareError {
         /// The system's reason.
         source: std::io::Error,
         /// The command that installs the peer.
+        install: &'static str,
+    },
+    /// No such program.
+    #[error("{peer} is not there: {tried} ({source}); build it in a copy of llama.cpp with `{install}`, then put it on the PATH or name it with --llama-bench", tried = tried.display())]
+    NoProgram {
+        /// The peer.
+        peer: &'static str,
+        /// What was tried.
+        tried: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+        /// The commands that build it.
         install: &'static str,
     },
     /// A model in files that the peer does not read.

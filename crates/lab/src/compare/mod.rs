@@ -5,16 +5,18 @@
 //! computed after the prompt and after every decode token. Ratios are taken over the pairs of the same round, so that a
 //! slow minute slows both sides of a pair. The rows are those of an experiment with the axis `engine`.
 
+mod driver;
 mod error;
 mod findings;
+mod llama_bench;
 mod own;
 mod peer;
 
 pub use error::CompareError;
-pub use peer::{Kind, Load, Peer, Times, default_python};
+pub use peer::{Kind, Places};
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -33,6 +35,7 @@ use crate::machine;
 use crate::statistics::Random;
 use crate::timestamp;
 use own::Own;
+use peer::{Load, Peer, Times};
 
 /// What to compare.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,10 +67,8 @@ pub struct Settings {
 pub struct Job<'a> {
     /// What to compare.
     pub settings: &'a Settings,
-    /// Runs the peers.
-    pub python: PathBuf,
-    /// The longest that a peer may take for an answer.
-    pub timeout: Duration,
+    /// Where the peers are.
+    pub places: &'a Places,
     /// The file of rows; nothing may stand there.
     pub path: &'a Path,
     /// The command line that reproduces it.
@@ -204,14 +205,16 @@ pub fn run(
     let settings = job.settings;
     settings.check()?;
     let mut peers = Vec::with_capacity(settings.peers.len());
+    let mut details = Vec::new();
     for &kind in &settings.peers {
         watch(Progress::Preparing(&format!("starting {}", kind.name())));
-        peers.push(Peer::start(kind, &job.python, job.timeout, cancel)?);
+        let (peer, stands_in) = Peer::start(kind, job.places, cancel)?;
+        peers.push(peer);
+        details.extend(stands_in);
     }
     let own = load_own(job, cancel, watch)?;
-    let mut details = Vec::new();
     for peer in &mut peers {
-        watch(Progress::Preparing(&format!("loading {} into {}", settings.model, peer.kind().name())));
+        watch(Progress::Preparing(&format!("loading {} into {}", settings.model, peer.version())));
         let kv_type = settings.kv_format.name();
         let load =
             Load { model: &settings.model, threads: settings.threads, context: settings.context(), kv_type };
@@ -319,7 +322,7 @@ impl Rounds<'_, '_> {
                     watch(Progress::Running { done: self.order, runs, what: &what });
                     let times = self.one(engine, depth, prompt, place)?;
                     let own = *best.get_or_insert(times.best);
-                    if engine > 0 {
+                    if engine > 0 && times.best.is_some() {
                         self.agreed.0 += usize::from(own == times.best);
                         self.agreed.1 += 1;
                     }
@@ -355,7 +358,15 @@ impl Rounds<'_, '_> {
         let facts = self.own.facts().clone();
         self.complain(&around);
         let at = (repeat, self.order, warm_up);
-        let row = measurement(cell, facts, &times, at, (started, around, bytes), &text, settings.seed);
+        let row = measurement(
+            cell,
+            facts,
+            (&times, settings.output),
+            at,
+            (started, around, bytes),
+            &text,
+            settings.seed,
+        );
         self.writer.write(&Row::Measurement(Box::new(row)))?;
         self.order += 1;
         Ok(times)
@@ -395,10 +406,12 @@ impl Rounds<'_, '_> {
         } else {
             "look at this before believing a ratio"
         };
-        let text = format!(
-            "after the prompt the most probable token was Roofline's in {same} of {all} runs of peers: {what}"
-        );
-        self.writer.write(&note(About::Environment, text))?;
+        if all > 0 {
+            let text = format!(
+                "after the prompt the most probable token was Roofline's in {same} of {all} runs of peers: {what}"
+            );
+            self.writer.write(&note(About::Environment, text))?;
+        }
         for text in std::mem::take(&mut self.complained) {
             self.writer.write(&note(About::Background, text))?;
         }
@@ -413,15 +426,15 @@ impl Rounds<'_, '_> {
 fn measurement(
     cell: Ordered<Value>,
     model: ModelFacts,
-    times: &Times,
+    (times, output): (&Times, usize),
     (repeat, order, warm_up): (usize, usize, bool),
     (started, surroundings, bytes): (String, Surroundings, Bytes),
     text: &[u32],
     seed: u64,
 ) -> Measurement {
-    let decode: f64 = times.steps_s.iter().sum();
-    let tpot = decode / times.steps_s.len() as f64;
-    let mut tokens = vec![times.prefill_s];
+    let decode = times.decode_s;
+    let tpot = decode / output as f64;
+    let mut tokens = if times.steps_s.is_empty() { Vec::new() } else { vec![times.prefill_s] };
     let mut at = times.prefill_s;
     for step in &times.steps_s {
         at += step;

@@ -56,7 +56,7 @@ impl<'a> Own<'a> {
         }
     }
 
-    /// As [`Peer::run`](super::Peer::run).
+    /// As [`Peer::run`](super::peer::Peer::run).
     pub fn run(&mut self, depth: &[u32], prompt: &[u32], decode: &[u32]) -> Result<Times, LabError> {
         let seen = self.session.tokens().len();
         if self.depth == depth {
@@ -82,7 +82,7 @@ impl<'a> Own<'a> {
                 return Err(LabError::Cancelled);
             }
         }
-        Ok(Times { prefill_s, steps_s, best })
+        Ok(Times::of_steps(prefill_s, steps_s, best))
     }
 
     fn prefill(&mut self, ids: &[u32]) -> Result<(), LabError> {

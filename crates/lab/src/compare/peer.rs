@@ -1,32 +1,28 @@
-//! A peer in a process of its own that stays loaded while runs are interleaved; JSON lines there and back.
+//! Who Roofline is compared with, and how each of them is reached.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::{Value, json};
-
+use super::driver::Driver;
 use super::error::CompareError;
+use super::llama_bench::LlamaBench;
 use crate::error::LabError;
 
-const DRIVER: &str = include_str!("driver.py");
 /// Between looks at the user's wish to stop.
-const GLANCE: Duration = Duration::from_millis(50);
-/// An answer of more than this is garbage; ten thousand steps take 200 kB.
-const LONGEST_ANSWER: u64 = 16 << 20;
+pub(super) const GLANCE: Duration = Duration::from_millis(50);
 /// Of an answer or of stderr that an error shows.
 const SHOWN: usize = 400;
 
 /// Who can be compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// llama.cpp, through its C interface.
+    /// llama.cpp, through its C interface as Python binds it; through `llama-bench` where that is not there.
     LlamaCpp,
+    /// llama.cpp, through its own program.
+    LlamaBench,
     /// Hugging Face transformers.
     Transformers,
 }
@@ -36,6 +32,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::LlamaCpp => "llama.cpp",
+            Kind::LlamaBench => "llama-bench",
             Kind::Transformers => "transformers",
         }
     }
@@ -44,6 +41,7 @@ impl Kind {
     pub fn install(self) -> &'static str {
         match self {
             Kind::LlamaCpp => "pip install llama-cpp-python",
+            Kind::LlamaBench => "cmake -B build && cmake --build build --target llama-bench",
             Kind::Transformers => "pip install torch transformers",
         }
     }
@@ -62,7 +60,7 @@ impl Kind {
             );
         }
         match self {
-            Kind::LlamaCpp if path.is_dir() => refuse(format!(
+            Kind::LlamaCpp | Kind::LlamaBench if path.is_dir() => refuse(format!(
                 "it takes a .gguf file; make one with `roofline quantize {model} model.gguf --type bf16`"
             )),
             Kind::Transformers if !path.is_dir() => {
@@ -77,7 +75,7 @@ impl std::str::FromStr for Kind {
     type Err = CompareError;
 
     fn from_str(name: &str) -> Result<Kind, CompareError> {
-        let kinds = [Kind::LlamaCpp, Kind::Transformers];
+        let kinds = [Kind::LlamaCpp, Kind::LlamaBench, Kind::Transformers];
         let kind = kinds.into_iter().find(|kind| kind.name() == name);
         kind.ok_or_else(|| CompareError::Peer { name: name.to_string() })
     }
@@ -97,88 +95,84 @@ pub struct Load<'a> {
 }
 
 /// Times of one run, in seconds.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Times {
     /// The prompt.
     pub prefill_s: f64,
-    /// Each decode step.
+    /// All decode steps.
+    pub decode_s: f64,
+    /// Each of them; empty where only the sum is told.
     pub steps_s: Vec<f64>,
-    /// The most probable token after the prompt.
-    pub best: u32,
+    /// The most probable token after the prompt, where it is told.
+    pub best: Option<u32>,
 }
 
-/// A running peer; it ends with this value.
-pub struct Peer<'a> {
-    kind: Kind,
-    /// Name and version, as it told them.
-    version: String,
-    child: Child,
-    stdin: Option<ChildStdin>,
-    answers: Receiver<std::io::Result<String>>,
-    stderr: Arc<Mutex<String>>,
-    limit: Duration,
-    cancel: &'a AtomicBool,
+impl Times {
+    /// Of a peer that tells every step.
+    pub(super) fn of_steps(prefill_s: f64, steps_s: Vec<f64>, best: u32) -> Times {
+        Times { prefill_s, decode_s: steps_s.iter().sum(), steps_s, best: Some(best) }
+    }
+}
+
+/// Where peers are looked for, and how long they may take.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The Python that runs `llama_cpp` and transformers; `python3` where nobody names one, and then `llama-bench` may
+    /// stand in for `llama_cpp`.
+    pub python: Option<PathBuf>,
+    /// The program `llama-bench`; the one on the PATH where nobody names one.
+    pub llama_bench: Option<PathBuf>,
+    /// The longest that a peer may take for an answer.
+    pub timeout: Duration,
+}
+
+/// A peer that was found; what runs of it ends with this value.
+pub(super) enum Peer<'a> {
+    /// In Python.
+    Driver(Driver<'a>),
+    /// A program for each run.
+    LlamaBench(LlamaBench<'a>),
 }
 
 impl<'a> Peer<'a> {
-    /// Starts `python` and asks for the peer's version. No answer may take longer than `limit`.
+    /// Finds and starts a peer; also, in words, who stands in for it.
     ///
     /// # Errors
-    /// No such program, no such module, anything that [`Peer::run`] can fail at.
+    /// None of that kind is there; anything that [`Peer::run`] can fail at.
     pub fn start(
         kind: Kind,
-        python: &Path,
-        limit: Duration,
+        places: &Places,
         cancel: &'a AtomicBool,
-    ) -> Result<Peer<'a>, LabError> {
-        let mut command = Command::new(python);
-        // A user's own settings of threads would be compared instead of the same number for both.
-        command
-            .args(["-u", "-c", DRIVER])
-            .env_remove("OMP_NUM_THREADS")
-            .env("TOKENIZERS_PARALLELISM", "false");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let no_python = |source| {
-            let (peer, install) = (kind.name(), kind.install());
-            CompareError::NoPython { peer, tried: python.to_path_buf(), source, install }
+    ) -> Result<(Peer<'a>, Option<String>), LabError> {
+        let bench = || {
+            let program = places.llama_bench.clone().unwrap_or_else(|| PathBuf::from("llama-bench"));
+            LlamaBench::start(program, places.timeout, cancel).map(Peer::LlamaBench)
         };
-        let mut child = command.spawn().map_err(no_python)?;
-        let stderr = Arc::new(Mutex::new(String::new()));
-        let (send, answers) = channel();
-        if let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) {
-            std::thread::spawn(move || {
-                let mut out = BufReader::new(out);
-                loop {
-                    let line = read_line(&mut out);
-                    let is_last = !matches!(&line, Ok(line) if !line.is_empty());
-                    if send.send(line).is_err() || is_last {
-                        break;
-                    }
-                }
-            });
-            let words = Arc::clone(&stderr);
-            std::thread::spawn(move || keep_last_words(BufReader::new(err), &words));
+        if kind == Kind::LlamaBench {
+            return Ok((bench()?, None));
         }
-        let stdin = child.stdin.take();
-        let mut peer = Peer { kind, version: String::new(), child, stdin, answers, stderr, limit, cancel };
-        let hello = peer.ask(&json!({ "do": "hello", "peer": kind.name() }), "say its version")?;
-        if let Some(why) = hello.get("missing").and_then(Value::as_str) {
-            let python = python.display().to_string();
-            let (peer, why, install) = (kind.name(), shown(why), kind.install());
-            return Err(CompareError::Missing { peer, python, why, install }.into());
+        let python = places.python.clone().unwrap_or_else(|| PathBuf::from("python3"));
+        let is_absent = |error: &LabError| {
+            use CompareError::{Missing, NoPython};
+            matches!(error, LabError::Compare(Missing { .. } | NoPython { .. }))
+        };
+        match Driver::start(kind, &python, places.timeout, cancel) {
+            Ok(driver) => Ok((Peer::Driver(driver), None)),
+            // Nobody said that it must be Python.
+            Err(absent) if kind == Kind::LlamaCpp && places.python.is_none() && is_absent(&absent) => {
+                let Ok(peer) = bench() else { return Err(absent) };
+                Ok((peer, Some(format!("llama-bench runs in place of llama_cpp, since {absent}"))))
+            }
+            Err(error) => Err(error),
         }
-        peer.version = peer.text(&hello, "version", "say its version")?;
-        Ok(peer)
     }
 
-    /// Name and version.
+    /// Name and version; complete once a model is loaded.
     pub fn version(&self) -> &str {
-        &self.version
-    }
-
-    /// Which one it is.
-    pub fn kind(&self) -> Kind {
-        self.kind
+        match self {
+            Peer::Driver(peer) => peer.version(),
+            Peer::LlamaBench(peer) => peer.version(),
+        }
     }
 
     /// Loads a model; gives what the peer chose, in words.
@@ -186,15 +180,10 @@ impl<'a> Peer<'a> {
     /// # Errors
     /// As [`Peer::run`].
     pub fn load(&mut self, load: Load<'_>) -> Result<String, LabError> {
-        let asked = json!({
-            "do": "load",
-            "model": load.model,
-            "threads": load.threads,
-            "context": load.context,
-            "kv_type": load.kv_type,
-        });
-        let answer = self.ask(&asked, "load the model")?;
-        Ok(self.text(&answer, "details", "load the model")?)
+        match self {
+            Peer::Driver(peer) => peer.load(load),
+            Peer::LlamaBench(peer) => peer.load(load),
+        }
     }
 
     /// Takes in `depth` untimed, then `prompt` at once and `decode` one by one, each timed.
@@ -203,103 +192,22 @@ impl<'a> Peer<'a> {
     /// A process that ends, is silent for too long, says that it cannot, or answers something else; the user's wish to
     /// stop.
     pub fn run(&mut self, depth: &[u32], prompt: &[u32], decode: &[u32]) -> Result<Times, LabError> {
-        let doing = "run";
-        let answer =
-            self.ask(&json!({ "do": "run", "depth": depth, "prompt": prompt, "decode": decode }), doing)?;
-        let times: Times =
-            serde_json::from_value(answer.clone()).map_err(|_| self.garbage(doing, &answer.to_string()))?;
-        let is_time = |seconds: &f64| seconds.is_finite() && *seconds > 0.0;
-        let are_whole = times.steps_s.len() == decode.len();
-        if are_whole && is_time(&times.prefill_s) && times.steps_s.iter().all(is_time) {
-            Ok(times)
-        } else {
-            Err(self.garbage(doing, &answer.to_string()).into())
+        match self {
+            Peer::Driver(peer) => peer.run(depth, prompt, decode),
+            Peer::LlamaBench(peer) => peer.run(depth.len(), prompt.len(), decode.len()),
         }
-    }
-
-    fn ask(&mut self, question: &Value, doing: &'static str) -> Result<Value, LabError> {
-        let sent = match &mut self.stdin {
-            Some(stdin) => writeln!(stdin, "{question}").and_then(|()| stdin.flush()),
-            None => Ok(()),
-        };
-        // A process that is gone cannot be written to; its last words say more than the broken pipe.
-        let line = if sent.is_ok() { self.listen(doing)? } else { String::new() };
-        if line.is_empty() {
-            return Err(self.gone(doing));
-        }
-        let answer: Value = serde_json::from_str(&line).map_err(|_| self.garbage(doing, &line))?;
-        match answer.get("error").and_then(Value::as_str) {
-            Some(why) => Err(CompareError::Refused { peer: self.kind.name(), doing, why: shown(why) }.into()),
-            None => Ok(answer),
-        }
-    }
-
-    /// The next line; empty when the process is gone.
-    fn listen(&self, doing: &'static str) -> Result<String, LabError> {
-        let began = Instant::now();
-        loop {
-            match self.answers.recv_timeout(GLANCE) {
-                Ok(Ok(line)) => return Ok(line),
-                Ok(Err(error)) => return Err(self.garbage(doing, &error.to_string()).into()),
-                Err(RecvTimeoutError::Disconnected) => return Ok(String::new()),
-                Err(RecvTimeoutError::Timeout) if self.cancel.load(Ordering::Relaxed) => {
-                    return Err(LabError::Cancelled);
-                }
-                Err(RecvTimeoutError::Timeout) if began.elapsed() > self.limit => {
-                    let (peer, limit) = (self.kind.name(), self.limit);
-                    return Err(CompareError::TimedOut { peer, doing, limit }.into());
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-        }
-    }
-
-    fn gone(&mut self, doing: &'static str) -> LabError {
-        let _ = self.child.wait(); // its stderr is complete then
-        std::thread::sleep(GLANCE);
-        // Ctrl-C reaches the whole group of processes; the peer is often the first to go.
-        if self.cancel.load(Ordering::Relaxed) {
-            return LabError::Cancelled;
-        }
-        let words = self.stderr.lock().map_or(String::new(), |words| words.clone());
-        let last = words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        let stderr =
-            if last.is_empty() { String::new() } else { format!("; its last words: {}", shown(last)) };
-        CompareError::Crashed { peer: self.kind.name(), doing, stderr }.into()
-    }
-
-    fn garbage(&self, doing: &'static str, answer: &str) -> CompareError {
-        CompareError::Garbage { peer: self.kind.name(), doing, answer: shown(answer) }
-    }
-
-    fn text(&self, answer: &Value, field: &str, doing: &'static str) -> Result<String, CompareError> {
-        let text = answer.get(field).and_then(Value::as_str);
-        text.map(str::to_string).ok_or_else(|| self.garbage(doing, &answer.to_string()))
     }
 }
 
-impl Drop for Peer<'_> {
-    fn drop(&mut self) {
-        drop(self.stdin.take());
-        let _ = self.child.kill(); // it may have ended by itself
-        let _ = self.child.wait();
-    }
-}
-
-/// A line of bounded length; empty at the end.
-fn read_line(out: &mut impl BufRead) -> std::io::Result<String> {
-    let mut line = Vec::new();
-    out.take(LONGEST_ANSWER).read_until(b'\n', &mut line)?;
-    let whole = line.is_empty() || line.ends_with(b"\n");
-    match String::from_utf8(line) {
-        Ok(line) if whole => Ok(line),
-        Ok(line) => Err(std::io::Error::other(format!("a line without an end: {}", shown(&line)))),
-        Err(_) => Err(std::io::Error::other("a line that is no UTF-8")),
-    }
+/// What a process said last on stderr, with what leads to it; empty when it said nothing.
+pub(super) fn last_words(stderr: &Mutex<String>) -> String {
+    let words = stderr.lock().map_or(String::new(), |words| words.clone());
+    let last = words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    if last.is_empty() { String::new() } else { format!("; its last words: {}", shown(last)) }
 }
 
 /// Keeps what was said last, so that a peer that says much never fills its pipe or our memory.
-fn keep_last_words(mut from: impl Read, words: &Mutex<String>) {
+pub(super) fn keep_last_words(mut from: impl Read, words: &Mutex<String>) {
     let mut buffer = [0; 4096];
     while let Ok(read @ 1..) = from.read(&mut buffer) {
         let Ok(mut words) = words.lock() else { return };
@@ -313,13 +221,8 @@ fn keep_last_words(mut from: impl Read, words: &Mutex<String>) {
 }
 
 /// One line, not too long.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let line: String =
         text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN).collect();
     if text.trim().chars().count() > SHOWN { format!("{line}…") } else { line }
-}
-
-/// The Python that runs a peer where none is named.
-pub fn default_python() -> PathBuf {
-    PathBuf::from("python3")
 }

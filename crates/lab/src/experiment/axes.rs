@@ -46,7 +46,7 @@ const MOST: u64 = 1 << 30;
 pub const AXES: [Axis; 13] = [
     Axis {
         name: "model",
-        meaning: "`demo`, a Hugging Face folder, a .gguf file, or a geometry whose weights are made up",
+        meaning: "`demo`, a Hugging Face folder, a .gguf file, or a geometry, whose weights are made up; GEOMETRY@TOKENS for a longer context",
         parse: text,
         default: || Some(Value::Text("demo".into())),
     },

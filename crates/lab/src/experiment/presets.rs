@@ -29,7 +29,7 @@ pub struct Preset {
 }
 
 /// All of them.
-pub const PRESETS: [Preset; 9] = [
+pub const PRESETS: [Preset; 12] = [
     Preset {
         name: "output-tokens",
         question: "How does the time of an answer grow with its length, and how far is each token from what memory allows?",
@@ -102,6 +102,73 @@ pub const PRESETS: [Preset; 9] = [
         temperature: 0.0,
         quality: true,
         takes: ("2 min", "20 s"),
+    },
+    Preset {
+        name: "streaming",
+        question: "What do a window and its sinks save in time and bytes, and which window is wide enough?",
+        analysis: Analysis::CachePolicy,
+        axes: &[
+            (
+                "cache",
+                "full,streaming:sinks=4,window=60,streaming:sinks=4,window=124,streaming:sinks=4,window=252,\
+                 streaming:sinks=4,window=508,streaming:sinks=4,window=1019,streaming:sinks=4,window=2044,\
+                 streaming:sinks=4,window=4092,streaming:sinks=0,window=256,streaming:sinks=1,window=255,\
+                 streaming:sinks=2,window=254,streaming:sinks=8,window=248",
+                "full,streaming:sinks=4,window=124,streaming:sinks=0,window=128",
+            ),
+            ("depth", "896", "448"),
+            ("prompt", "1", "1"),
+            ("output", "64", "32"),
+        ],
+        repeats: 7,
+        temperature: 0.0,
+        quality: true,
+        takes: ("2 min", "20 s"),
+    },
+    Preset {
+        name: "prompt-compression",
+        question: "What do Quest and AdaKV save behind a prompt of 3,000 tokens, and what do they change?",
+        analysis: Analysis::CachePolicy,
+        axes: &[
+            ("model", "demo,Llama-3.2-1B", "demo,pythia-70m"),
+            ("precision", "w8", "w8"),
+            (
+                "cache",
+                "full,quest:budget=128,quest:budget=512,quest:budget=1024,adakv:budget=128,adakv:budget=512,\
+                 adakv:budget=1024,adakv:budget=512+quest:budget=128",
+                "full,quest:budget=128,adakv:budget=128",
+            ),
+            ("depth", "768,3000", "768,1500"),
+            ("prompt", "1", "1"),
+            ("output", "32", "16"),
+        ],
+        repeats: 5,
+        temperature: 0.0,
+        quality: true,
+        takes: ("8 min", "30 s"),
+    },
+    Preset {
+        name: "policy-depth",
+        question: "What does each cache policy keep and read at 1k to 32k tokens, and how long is a step?",
+        analysis: Analysis::CachePolicy,
+        axes: &[
+            ("model", "pythia-70m@33000", "pythia-70m@4200"),
+            ("precision", "w8", "w8"),
+            (
+                "cache",
+                "full,static:fit,streaming:sinks=4,window=1020,snapkv:budget=1024,pyramidkv:budget=1024,\
+                 adakv:budget=1024,chunkkv:budget=1024,knorm:budget=1024,keydiff:budget=1024,expected:budget=1024,\
+                 h2o:heavy=512,recent=512,tova:budget=1024,quest:budget=1024,adakv:budget=4096+quest:budget=1024",
+                "full,streaming:sinks=4,window=1020,snapkv:budget=1024,quest:budget=1024",
+            ),
+            ("depth", "1023,4096,16384,32768", "1023,4096"),
+            ("prompt", "1", "1"),
+            ("output", "32", "16"),
+        ],
+        repeats: 5,
+        temperature: 0.0,
+        quality: false,
+        takes: ("15 min", "20 s"),
     },
     Preset {
         name: "model-size",

@@ -19,6 +19,9 @@ use crate::convert::{self, QuantizeOptions, SynthOptions};
 use crate::environment::Environment;
 use crate::error::LabError;
 
+/// Longest context that a geometry may be given: positions beyond are no longer whole in f32.
+const MOST_CONTEXT: usize = 1 << 24;
+
 /// A loaded model and what is known of it.
 pub struct Subject {
     /// As the axis `model` names it.
@@ -144,13 +147,23 @@ impl Workshop {
             convert::quantize(&source, &made, &options, |_| go("quantizing"))?;
             return Ok((ModelFiles::open(&made)?, None));
         }
-        let geometry = presets::find(name)
-            .map_err(|error| ExperimentError::NoModel { name: name.to_string(), hint: error.to_string() })?;
+        let unknown = |hint: String| ExperimentError::NoModel { name: name.to_string(), hint };
+        let (geometry, context) = match name.split_once('@') {
+            Some((geometry, tokens)) => {
+                let tokens = tokens.parse().ok().filter(|tokens| (1..=MOST_CONTEXT).contains(tokens));
+                let tokens = tokens.ok_or_else(|| {
+                    unknown(format!("behind the @ stands a context of 1 to {MOST_CONTEXT} tokens"))
+                })?;
+                (geometry, Some(tokens))
+            }
+            None => (name, None),
+        };
+        let geometry = presets::find(geometry).map_err(|error| unknown(error.to_string()))?;
         self.make_folder()?;
         let options = SynthOptions {
             recipe: recipe.unwrap_or(Recipe::Uniform(Format::Bf16)),
             seed: 0,
-            context: None,
+            context,
             blocks: None,
             shard_bytes: u64::MAX,
             threads: self.threads,

@@ -102,6 +102,11 @@ impl<'a> Run<'a> {
         cells
     }
 
+    /// The cells that agree with everything that `about` fixes: those that a finding about it stands on.
+    pub fn cells_of(&self, about: &Ordered<Value>) -> impl Iterator<Item = &CellRuns<'a>> {
+        self.cells.iter().filter(|one| about.iter().all(|(axis, value)| one.cell.get(axis) == Some(value)))
+    }
+
     /// Axes that vary with their values, but for those in `without`.
     pub fn words(&self, cell: &Ordered<Value>, without: &[&str]) -> String {
         let is_told = |axis: &str| self.varied.iter().any(|one| one == axis) && !without.contains(&axis);

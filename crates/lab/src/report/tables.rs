@@ -68,19 +68,20 @@ fn summary_cell(cell: &CellRuns<'_>, metric: &str) -> Cell {
     }
 }
 
-/// The numbers that findings stand on.
+/// The numbers of the findings, each with the way to the first of the cells that it stands on.
 pub(super) fn findings(run: &Run<'_>) -> Option<Table> {
     let mut table = Table::new(
         "Numbers of the findings, with 95 % intervals.",
         &["finding", "of", "number", "#value", "#low", "#high", "#n"],
     );
     for (id, finding) in &run.findings {
+        let first = run.cells_of(&finding.cell).next().map_or(String::new(), |cell| cell.id.clone());
         for (index, (name, quantity)) in finding.values.iter().enumerate() {
             let number = |value: Option<f64>| match value {
                 Some(value) => Cell {
                     text: read(value, &quantity.unit),
                     exact: exact(value, &quantity.unit),
-                    row: String::new(),
+                    row: first.clone(),
                 },
                 None => Cell::default(),
             };

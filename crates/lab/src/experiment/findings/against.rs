@@ -1,5 +1,6 @@
 //! Every value of an axis against the first one.
 
+use super::super::ordered::Ordered;
 use super::super::recording::Recording;
 use super::super::rows::{Finding, Measurement, Quality, Value};
 use super::common::{
@@ -7,12 +8,48 @@ use super::common::{
 };
 use crate::units::bytes;
 
-/// Compares metrics in pairs of the same round, bytes, and quality where it was measured.
+/// Compares metrics in pairs of the same round, bytes, and quality where it was measured; apart for every combination of
+/// the other axes.
 pub fn first_value(recording: &Recording, axis: &str, metrics: &[&str]) -> Vec<Finding> {
     let runs = counted(recording);
     let values = recording.header.spec.axes.get(axis).map(Vec::as_slice).unwrap_or_default();
     let Some((first, others)) = values.split_first() else { return Vec::new() };
-    others.iter().filter_map(|other| one(recording, &runs, axis, (first, other), metrics)).collect()
+    let mut all = Vec::new();
+    for place in places(recording, &runs, axis) {
+        let is_here =
+            |run: &&Measurement| place.iter().all(|(axis, value)| run.cell.get(axis) == Some(value));
+        let here: Vec<&Measurement> = runs.iter().copied().filter(is_here).collect();
+        for other in others {
+            let Some(mut found) = one(recording, &here, axis, (first, other), metrics) else { continue };
+            for (axis, value) in place.iter() {
+                found.cell.set(axis, value.clone());
+            }
+            all.push(found);
+        }
+    }
+    all
+}
+
+/// The combinations of the other axes that have more than one value, in the order of the specification.
+fn places(recording: &Recording, runs: &[&Measurement], axis: &str) -> Vec<Ordered<Value>> {
+    let axes = &recording.header.spec.axes;
+    let varied = |name: &str| name != axis && axes.get(name).is_some_and(|values| values.len() > 1);
+    let mut places: Vec<Ordered<Value>> = Vec::new();
+    for run in runs {
+        let told = run.cell.iter().filter(|(name, _)| varied(name));
+        let place: Ordered<Value> = told.map(|(name, value)| (name, value.clone())).collect();
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    let order = |place: &Ordered<Value>| -> Vec<Option<usize>> {
+        let at = |(name, values): (&str, &Vec<Value>)| {
+            place.get(name).and_then(|value| values.iter().position(|one| one == value))
+        };
+        axes.iter().map(at).collect()
+    };
+    places.sort_by_key(order);
+    places
 }
 
 /// One value against another over these runs.
@@ -49,8 +86,8 @@ pub fn one(
         }
     }
     for (name, words, digits) in [("perplexity", "perplexity", 2), ("kl", "divergence", 4)] {
-        if let Some(quality) = quality_of(recording, axis, other, name) {
-            let before = (quality_of(recording, axis, first, name).filter(|_| name == "perplexity"))
+        if let Some(quality) = quality_of(recording, &changed, name) {
+            let before = (quality_of(recording, &base, name).filter(|_| name == "perplexity"))
                 .map_or(String::new(), |value| format!(" instead of {value:.digits$}"));
             parts.push(format!("{words} {quality:.digits$}{before}"));
             found.values.set(name, quantity(quality, "1", None, changed.len()));
@@ -69,7 +106,10 @@ fn median_limit(runs: &[&Measurement], name: &str) -> Option<f64> {
     crate::statistics::median(&values).ok().filter(|limit| *limit > 0.0)
 }
 
-fn quality_of(recording: &Recording, axis: &str, value: &Value, name: &str) -> Option<f64> {
-    let of_value = |quality: &&Quality| quality.cell.get(axis) == Some(value);
-    recording.qualities().find(of_value)?.metrics.get(name).map(|quantity| quantity.value)
+/// Quality of the configuration that these runs share.
+fn quality_of(recording: &Recording, runs: &[&Measurement], name: &str) -> Option<f64> {
+    let run = runs.first()?;
+    let is_theirs =
+        |quality: &&Quality| quality.cell.iter().all(|(axis, value)| run.cell.get(axis) == Some(value));
+    recording.qualities().find(is_theirs)?.metrics.get(name).map(|quantity| quantity.value)
 }
