@@ -198,6 +198,18 @@ fn lanes_hold_what_the_budget_says() {
     }
 }
 
+/// Positions of 3,000 tokens were a quarter of what was left of them.
+#[test]
+fn what_is_kept_beside_the_pages_shrinks_with_a_prompt() {
+    let (model, prompt, lanes) = (demo(1), 900, 12);
+    for cache in ["snapkv:budget=64,window=16", "adakv:budget=64,window=16", "h2o:heavy=32,recent=32"] {
+        let mut session = open(&model, cache);
+        session.prefill(&text(prompt)).unwrap();
+        let metadata = session.cache_bytes().metadata;
+        assert!(metadata < (4 * prompt * lanes / 3) as u64, "{cache}: {metadata} bytes beside the pages");
+    }
+}
+
 #[test]
 fn what_can_be_taken_back_is_as_if_never_seen_and_the_rest_is_refused() {
     let model = demo(1);

@@ -36,15 +36,10 @@ impl AlignedBytes {
         Layout::from_size_align(len.checked_add(LINE)?, ALLOCATED).ok()
     }
 
-    /// The bytes.
-    pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: `start + len` bytes, start being below LINE, were allocated, zeroed, and live as long as `self`.
-        unsafe { std::slice::from_raw_parts(self.allocated.as_ptr().add(self.start), self.len) }
-    }
-
     /// The bytes, to write to.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and `self` is borrowed mutably.
+        // SAFETY: `start + len` bytes, start being below LINE, were allocated, zeroed, and live as long as `self`, which is
+        // borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.allocated.as_ptr().add(self.start), self.len) }
     }
 }

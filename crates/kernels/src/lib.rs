@@ -24,6 +24,7 @@ mod quantize;
 mod quantized;
 pub mod rope;
 mod scalar;
+mod shared_bytes;
 mod shared_slice;
 mod simd;
 pub mod softmax;
@@ -34,7 +35,6 @@ mod vectors;
 
 pub use activation::{Activation, activate, activate_gated, add, add_bias};
 pub use activations::Activations;
-pub use aligned::AlignedBytes;
 pub use attention::{
     AttentionJob, AttentionScratch, AttentionShape, Band, Visible, attention, attention_mass,
     attention_weights,
@@ -47,6 +47,7 @@ pub use norm::{Norm, NormKind, norm_rows, norm_rows_in_place};
 pub use packed::PackedMatrix;
 pub use page_bounds::{PageBounds, PageScore};
 pub use rope::{Pairing, RopeScaling, inverse_frequencies, rope, rope_angles};
+pub use shared_bytes::SharedBytes;
 pub use softmax::{argmax, log_softmax, log_sum_exp, route, softmax};
 pub use table::{Arithmetic, Choice, KernelTable, Operation, SkipReason};
 pub use team::{Team, physical_cores};

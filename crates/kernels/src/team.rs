@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::error::KernelError;
+use crate::shared_slice::SharedSlice;
 
 /// How long a thread without work spins before it sleeps. Waking a sleeper costs 5 to 50 µs, and between two
 /// regions of a token the caller works alone for less than that.
@@ -138,6 +139,15 @@ impl Team {
         if let Some(payload) = outcome {
             resume_unwind(payload);
         }
+    }
+
+    /// Works on every item, each on one thread, in one region.
+    pub fn each<T: Send>(&self, items: &mut [T], work: &(dyn Fn(usize, &mut T) + Sync)) {
+        let shared = SharedSlice::new(items);
+        self.run(shared.len(), &|i, _| {
+            // SAFETY: each item is one tile.
+            work(i, unsafe { &mut shared.part(i, 1)[0] });
+        });
     }
 }
 

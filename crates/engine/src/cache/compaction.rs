@@ -28,6 +28,7 @@ impl KvCache {
             }
         }
         self.shrink(at, keep.len(), false);
+        self.lanes[at].release(slots);
         let pool = &self.pool;
         self.lanes[at].renew_bounds(self.layout, first_moved / slots, |id| pool.page(id));
         Ok(())

@@ -33,6 +33,15 @@ impl Lane {
         self.mass.truncate(len);
     }
 
+    /// Gives back what is kept per slot beyond the pages in use and one more of `slots`, which a step may open: the rest
+    /// of a prompt that was compressed would be a quarter of what is left of it.
+    pub fn release(&mut self, slots: usize) {
+        let pages = self.table.len() + 1;
+        self.table.shrink_to(pages);
+        self.positions.shrink_to(pages * slots);
+        self.mass.shrink_to(pages * slots);
+    }
+
     /// The keys in `slots` of page `page`, whose bytes are `bytes`, are new.
     pub fn widen_bounds(&mut self, page: usize, bytes: &[u8], slots: Range<usize>) {
         if let Some(bounds) = &mut self.bounds {

@@ -1,13 +1,12 @@
 //! The pages of one cache, by id.
 
-use roofline_kernels::{AlignedBytes, PageRef};
-use std::sync::Arc;
+use roofline_kernels::{PageRef, SharedBytes};
 
 /// Pages held, those of them that no lane uses, and ids without a page.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    pages: Vec<Option<Arc<AlignedBytes>>>, // (ids)
-    sealed: Vec<bool>,                     // (ids)
+    pages: Vec<Option<SharedBytes>>, // (ids)
+    sealed: Vec<bool>,               // (ids)
     free: Vec<u32>,
     vacant: Vec<u32>,
 }
@@ -48,8 +47,8 @@ impl Pool {
             return false;
         }
         for _ in 0..count {
-            match AlignedBytes::zeroed(page_bytes) {
-                Some(page) => fresh.push(Arc::new(page)),
+            match SharedBytes::zeroed(page_bytes) {
+                Some(page) => fresh.push(page),
                 None => return false,
             }
         }
@@ -87,12 +86,13 @@ impl Pool {
     /// Copies the page if a fork shares it; `false` when there is no memory for that.
     pub fn own(&mut self, id: u32) -> bool {
         let Some(page) = &mut self.pages[id as usize] else { return false };
-        if Arc::get_mut(page).is_some() {
+        if page.get_mut().is_some() {
             return true;
         }
-        let Some(mut copy) = AlignedBytes::zeroed(page.as_slice().len()) else { return false };
-        copy.as_mut_slice().copy_from_slice(page.as_slice());
-        *page = Arc::new(copy);
+        let Some(mut copy) = SharedBytes::zeroed(page.as_slice().len()) else { return false };
+        let Some(bytes) = copy.get_mut() else { return false };
+        bytes.copy_from_slice(page.as_slice());
+        *page = copy;
         true
     }
 
@@ -108,8 +108,8 @@ impl Pool {
     }
 
     /// Puts the coded form of a page in its place. Forks that share the page keep what they have.
-    pub fn seal(&mut self, id: u32, sealed: AlignedBytes) {
-        self.pages[id as usize] = Some(Arc::new(sealed));
+    pub fn seal(&mut self, id: u32, sealed: SharedBytes) {
+        self.pages[id as usize] = Some(sealed);
         self.sealed[id as usize] = true;
     }
 
@@ -122,9 +122,6 @@ impl Pool {
 
     /// The same as [`Pool::page`], to write to: the page is this cache's own after [`Pool::own`].
     pub fn page_mut(&mut self, id: u32) -> &mut [u8] {
-        match self.pages[id as usize].as_mut().and_then(Arc::get_mut) {
-            Some(page) => page.as_mut_slice(),
-            None => &mut [],
-        }
+        self.pages[id as usize].as_mut().and_then(SharedBytes::get_mut).unwrap_or_default()
     }
 }

@@ -4,7 +4,7 @@
 //! pages with others, and the newest tokens are always as they were written.
 
 use super::{CacheError, CacheSpec, CacheSpecError, KvCache};
-use roofline_kernels::{AlignedBytes, PageLayout};
+use roofline_kernels::{PageLayout, SharedBytes};
 use roofline_model::operator::Cost;
 
 /// Tokens that are never sealed, the newest ones: KIVI's residual.
@@ -53,13 +53,15 @@ impl KvCache {
         let mut room = Vec::new();
         room.try_reserve_exact(count).map_err(|_| no_memory.clone())?;
         for _ in 0..count {
-            room.push(AlignedBytes::zeroed(layout.sealed_page_bytes()).ok_or_else(|| no_memory.clone())?);
+            room.push(SharedBytes::zeroed(layout.sealed_page_bytes()).ok_or_else(|| no_memory.clone())?);
         }
         self.peak = self.peak.max(self.committed() + wanted); // both forms of the first page are there at once
         for lane in &self.lanes {
             for &id in &lane.table[self.sealed..due] {
                 if let Some(mut sealed) = room.pop() {
-                    layout.seal(self.pool.page(id), sealed.as_mut_slice());
+                    if let Some(bytes) = sealed.get_mut() {
+                        layout.seal(self.pool.page(id), bytes);
+                    }
                     self.pool.seal(id, sealed);
                 }
             }

@@ -107,7 +107,7 @@ impl Pass<'_> {
             let selects = self.cache.selects(layer).filter(|_| !self.prompt);
             let readers = self.cache.readers();
             match selects {
-                Some(_) => latest.pages.extend(self.s.selection.chosen().iter().cloned()),
+                Some(_) => latest.pages.extend(self.s.selection.chosen().cloned()),
                 None => latest.pages.resize_with(latest.pages.len() + readers, Vec::new),
             }
         }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::race::passes_per_second;
 use super::{Plan, ProbeError, Samples};
-use crate::AlignedBytes;
+use crate::aligned::AlignedBytes;
 
 /// One cache line.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]

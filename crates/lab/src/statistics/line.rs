@@ -16,6 +16,8 @@ pub struct Line {
     pub slope_interval: Interval,
     /// Where the intercept lies with the asked confidence.
     pub intercept_interval: Interval,
+    /// Root of the squared distances in y over n − 2.
+    pub residual_deviation: f64,
     /// Number of points.
     pub n: usize,
 }
@@ -51,6 +53,7 @@ pub fn least_squares(points: &[(f64, f64)], confidence: f64) -> Result<Line, Sta
         intercept,
         slope_interval: around(slope, slope_half),
         intercept_interval: around(intercept, intercept_half),
+        residual_deviation: variance.sqrt(),
         n: points.len(),
     })
 }
@@ -79,7 +82,9 @@ pub fn theil_sen(points: &[(f64, f64)], confidence: f64) -> Result<Line, Statist
     let x_median = Sorted::new(&points.iter().map(|p| p.0).collect::<Vec<_>>())?.median();
     let ends = [slope_interval.low, slope_interval.high].map(|s| intercept + (slope - s) * x_median);
     let intercept_interval = Interval { low: ends[0].min(ends[1]), high: ends[0].max(ends[1]) };
-    Ok(Line { slope, intercept, slope_interval, intercept_interval, n: points.len() })
+    let squares: f64 = offsets.iter().map(|offset| (offset - intercept).powi(2)).sum();
+    let residual_deviation = (squares / (n - 2.0)).sqrt();
+    Ok(Line { slope, intercept, slope_interval, intercept_interval, residual_deviation, n: points.len() })
 }
 
 fn around(middle: f64, half: f64) -> Interval {

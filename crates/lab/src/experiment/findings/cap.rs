@@ -104,6 +104,7 @@ fn without_end(runs: &[&Measurement]) -> Option<Finding> {
             with_interval(line.slope, line.slope_interval, "s")
         ),
     );
+    found.cell.set("eos", Value::Text("off".into()));
     found.values.set("slope", quantity(line.slope, "s/tok", Some(line.slope_interval), line.n));
     let caps = || points.iter().map(|point| point.0);
     found.fit = Some(Fit {
@@ -113,7 +114,7 @@ fn without_end(runs: &[&Measurement]) -> Option<Finding> {
         y_unit: "s".into(),
         coefficients: vec![line.intercept, line.slope],
         range: [caps().fold(f64::INFINITY, f64::min), caps().fold(0.0, f64::max)],
-        residual_deviation: 0.0,
+        residual_deviation: line.residual_deviation,
         n: line.n,
     });
     Some(found)

@@ -89,7 +89,7 @@ fn line(runs: &[&Measurement], varied: &[&str]) -> Option<Finding> {
         y_unit: "s".into(),
         coefficients: vec![line.intercept, line.slope],
         range: [xs().fold(f64::INFINITY, f64::min), xs().fold(0.0, f64::max)],
-        residual_deviation: 0.0,
+        residual_deviation: line.residual_deviation,
         n: line.n,
     });
     Some(found)

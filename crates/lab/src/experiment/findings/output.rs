@@ -100,7 +100,7 @@ fn log_log(runs: &[&Measurement]) -> Option<Finding> {
         y_unit: "s".into(),
         coefficients: vec![whole.intercept, whole.slope],
         range: [of_output().fold(f64::INFINITY, f64::min), of_output().fold(0.0, f64::max)],
-        residual_deviation: 0.0,
+        residual_deviation: whole.residual_deviation,
         n: whole.n,
     });
     Some(found)
@@ -156,6 +156,7 @@ fn steps(runs: &[&Measurement]) -> Option<Finding> {
         found.values.set("w_limit", quantity(limit, "tok/s", None, 1));
     }
     let first = long[0].prompt_tokens as f64 + 1.0;
+    let squares: f64 = lines.iter().map(|line| line.residual_deviation.powi(2)).sum();
     found.fit = Some(Fit {
         form: Form::Line,
         x: "position".into(),
@@ -163,7 +164,7 @@ fn steps(runs: &[&Measurement]) -> Option<Finding> {
         y_unit: "s".into(),
         coefficients: vec![b - slope, slope],
         range: [first, first + longest as f64 - 2.0],
-        residual_deviation: 0.0,
+        residual_deviation: (squares / lines.len() as f64).sqrt(),
         n: lines.len(),
     });
     Some(found)
