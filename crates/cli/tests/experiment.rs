@@ -70,6 +70,24 @@ fn a_grid_of_ones_own_runs_from_a_file() {
     assert_eq!(object["cells"].as_array().unwrap().len(), 2);
 }
 
+/// Ratios of several depths were one number: it was of no depth.
+#[test]
+fn policies_are_compared_apart_at_every_depth() {
+    let grid = scratch("depths.toml");
+    let axes = "cache = [\"full\", \"streaming:sinks=2,window=8\"]\ndepth = [8, 40]\nprompt = 1\noutput = 4\nthreads = 1\n";
+    std::fs::write(&grid, format!("repeats = 5\nwarm_up = 1\nanalysis = \"cache-policy\"\n[axes]\n{axes}")).unwrap();
+    let file = fresh("cli_depths.jsonl");
+    stdout(&["experiment", &grid.display().to_string(), "-o", &file]);
+    let rows = std::fs::read_to_string(&file).unwrap();
+    let rows = rows.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let found: Vec<serde_json::Value> =
+        rows.filter(|row| row["name"] == "cache_streaming:sinks=2,window=8").collect();
+    let depths: Vec<Option<u64>> = found.iter().map(|row| row["cell"]["depth"].as_u64()).collect();
+    assert_eq!(depths, [Some(8), Some(40)]);
+    let kept = |row: &serde_json::Value| row["values"]["kv_live"]["value"].as_f64().unwrap();
+    assert!(kept(&found[0]) > 0.5 && kept(&found[1]) < 0.3, "{found:?}");
+}
+
 #[test]
 fn every_preset_runs_in_its_smallest_form() {
     for (name, sets) in [
@@ -77,6 +95,9 @@ fn every_preset_runs_in_its_smallest_form() {
         ("prompt-length", vec!["prompt=1,2,4,8"]),
         ("context-depth", vec!["depth=0,64", "output=3"]),
         ("cache-policy", vec!["cache=full,static:fit", "prompt=70", "output=3"]),
+        ("streaming", vec!["cache=full,streaming:sinks=2,window=8,streaming:sinks=4,window=4092", "depth=20", "output=3"]),
+        ("prompt-compression", vec!["model=demo", "cache=full,quest:budget=32,adakv:budget=40", "depth=70", "output=3"]),
+        ("policy-depth", vec!["model=demo", "cache=full,tova:budget=16", "depth=20,40", "output=3"]),
         ("precision", vec!["precision=w16,w8", "prompt=5", "output=3"]),
         ("threads", vec!["prompt=5", "output=3"]),
         ("noise", vec!["prompt=5", "output=3"]),
@@ -89,6 +110,17 @@ fn every_preset_runs_in_its_smallest_form() {
         let text = stdout(&tiny(name, &file, &more));
         assert!(text.contains("What follows") || text.contains("To be known"), "{name}:\n{text}");
     }
+}
+
+#[test]
+fn a_geometry_may_declare_a_longer_context() {
+    let file = fresh("longer.jsonl");
+    let set = ["--set", "depth=2100", "--set", "output=3", "--set"];
+    let of = |model| [&set[..], &[model]].concat();
+    let text = stdout(&tiny("context-depth", &file, &of("model=Pythia-14M@2200")));
+    assert!(text.contains("2100"), "{text}");
+    let line = complaint(&tiny("context-depth", &fresh("worse.jsonl"), &of("model=Pythia-14M@far")));
+    assert!(line.contains("behind the @ stands a context of 1 to"), "{line}");
 }
 
 #[test]

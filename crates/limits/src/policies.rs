@@ -1,7 +1,8 @@
 //! What a KV-cache policy can save: bytes it keeps, bytes a decoded token reads, and the ceiling that the weights set.
 //!
-//! A policy only shortens the reading of K and V; the weights are read as before. So the speed-up of any policy is below
-//! (weights + KV) / weights, and a measured one above its ceiling is a measuring error.
+//! A policy only shortens the reading of K and V; the weights are read as before. So where every byte takes the same time
+//! the speed-up of any policy is below (weights + KV) / weights; one measured above it says that the full cache was read
+//! more slowly than the weights.
 
 use crate::accounting::{Accounting, AttentionWork};
 use crate::error::{LimitsError, count_in_range, in_range, product, sum};

@@ -34,7 +34,7 @@ fn whole(runs: &[&Measurement]) -> Option<Finding> {
     let curved = !fit.intervals[2].contains(0.0);
     let curve = match curved {
         true => {
-            format!("c = {}: each further token costs more than the one before", si(2.0 * c, "s per token²"))
+            format!("each token costs {} more than the one before", si(2.0 * c, "s"))
         }
         false => {
             "c is not distinguishable from 0 here: the whole does not show what the steps may".to_string()
