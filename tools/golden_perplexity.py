@@ -174,7 +174,9 @@ def whole(engine, model_path, text_path, limit=None):
         framed = tokenizer(text)["input_ids"]
         bare = tokenizer(text, add_special_tokens=False)["input_ids"]
         bos = tokenizer.bos_token_id if framed != bare else None
-        prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        # A folder without tokenizer_config.json names its ends in config.json alone.
+        ends = [tokenizer.bos_token_id, tokenizer.eos_token_id, network.config.bos_token_id, network.config.eos_token_id]
+        prefix = next(end for end in ends if end is not None)
         limit = network.config.max_position_embeddings
 
         def model(fed):

@@ -75,7 +75,8 @@ fn a_grid_of_ones_own_runs_from_a_file() {
 fn policies_are_compared_apart_at_every_depth() {
     let grid = scratch("depths.toml");
     let axes = "cache = [\"full\", \"streaming:sinks=2,window=8\"]\ndepth = [8, 40]\nprompt = 1\noutput = 4\nthreads = 1\n";
-    std::fs::write(&grid, format!("repeats = 5\nwarm_up = 1\nanalysis = \"cache-policy\"\n[axes]\n{axes}")).unwrap();
+    std::fs::write(&grid, format!("repeats = 5\nwarm_up = 1\nanalysis = \"cache-policy\"\n[axes]\n{axes}"))
+        .unwrap();
     let file = fresh("cli_depths.jsonl");
     stdout(&["experiment", &grid.display().to_string(), "-o", &file]);
     let rows = std::fs::read_to_string(&file).unwrap();
@@ -95,8 +96,18 @@ fn every_preset_runs_in_its_smallest_form() {
         ("prompt-length", vec!["prompt=1,2,4,8"]),
         ("context-depth", vec!["depth=0,64", "output=3"]),
         ("cache-policy", vec!["cache=full,static:fit", "prompt=70", "output=3"]),
-        ("streaming", vec!["cache=full,streaming:sinks=2,window=8,streaming:sinks=4,window=4092", "depth=20", "output=3"]),
-        ("prompt-compression", vec!["model=demo", "cache=full,quest:budget=32,adakv:budget=40", "depth=70", "output=3"]),
+        (
+            "streaming",
+            vec![
+                "cache=full,streaming:sinks=2,window=8,streaming:sinks=4,window=4092",
+                "depth=20",
+                "output=3",
+            ],
+        ),
+        (
+            "prompt-compression",
+            vec!["model=demo", "cache=full,quest:budget=32,adakv:budget=40", "depth=70", "output=3"],
+        ),
         ("policy-depth", vec!["model=demo", "cache=full,tova:budget=16", "depth=20,40", "output=3"]),
         ("precision", vec!["precision=w16,w8", "prompt=5", "output=3"]),
         ("threads", vec!["prompt=5", "output=3"]),
