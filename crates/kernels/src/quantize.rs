@@ -209,8 +209,9 @@ unsafe fn quantize_row<P: Passes>(x: &[f32], out: IntegerRowMut<'_>) {
         let (scale, inverse) = scale_and_inverse(f32::from_bits(unsafe { P::largest(x) }), limit);
         let mut rounded = Quads([0; BLOCK]);
         let [first, second] = match (bytes.get_mut(b), biased.get_mut(b)) {
-            // SAFETY: by the contract, here and below.
+            // SAFETY: by the contract.
             (Some(bytes), Some(biased)) => unsafe { P::round_to_bytes(x, inverse, bytes, biased) },
+            // SAFETY: by the contract.
             _ => unsafe { P::round(x, inverse, &mut rounded.0) },
         };
         scales[b] = scale;

@@ -30,9 +30,9 @@ impl Kernel for WriteSixteen<'_> {
             let height = TILE.0.min(count - row);
             for channel in (0..head_dim).step_by(TILE.1) {
                 let width = TILE.1.min(head_dim - channel);
-                for i in 0..height {
+                for (i, narrowed) in tile[..height].iter_mut().enumerate() {
                     let x = &rows.row(row + i, head_dim)[channel..channel + width];
-                    let narrowed = &mut tile[i][..width];
+                    let narrowed = &mut narrowed[..width];
                     if format == KvFormat::Bf16 {
                         round_bf16(x, narrowed)
                     } else {
