@@ -85,6 +85,12 @@ fn policies_are_compared_apart_at_every_depth() {
         rows.filter(|row| row["name"] == "cache_streaming:sinks=2,window=8").collect();
     let depths: Vec<Option<u64>> = found.iter().map(|row| row["cell"]["depth"].as_u64()).collect();
     assert_eq!(depths, [Some(8), Some(40)]);
+    assert!(
+        found[1]["sentence"]
+            .as_str()
+            .unwrap()
+            .starts_with("depth 40: cache streaming:sinks=2,window=8 against")
+    );
     let kept = |row: &serde_json::Value| row["values"]["kv_live"]["value"].as_f64().unwrap();
     assert!(kept(&found[0]) > 0.5 && kept(&found[1]) < 0.3, "{found:?}");
 }
@@ -96,18 +102,8 @@ fn every_preset_runs_in_its_smallest_form() {
         ("prompt-length", vec!["prompt=1,2,4,8"]),
         ("context-depth", vec!["depth=0,64", "output=3"]),
         ("cache-policy", vec!["cache=full,static:fit", "prompt=70", "output=3"]),
-        (
-            "streaming",
-            vec![
-                "cache=full,streaming:sinks=2,window=8,streaming:sinks=4,window=4092",
-                "depth=20",
-                "output=3",
-            ],
-        ),
-        (
-            "prompt-compression",
-            vec!["model=demo", "cache=full,quest:budget=32,adakv:budget=40", "depth=70", "output=3"],
-        ),
+        ("streaming", vec!["cache=full,streaming:sinks=4,window=4092", "depth=20", "output=3"]),
+        ("prompt-compression", vec!["model=demo", "cache=full,adakv:budget=40", "depth=70", "output=3"]),
         ("policy-depth", vec!["model=demo", "cache=full,tova:budget=16", "depth=20,40", "output=3"]),
         ("precision", vec!["precision=w16,w8", "prompt=5", "output=3"]),
         ("threads", vec!["prompt=5", "output=3"]),
@@ -128,8 +124,9 @@ fn a_geometry_may_declare_a_longer_context() {
     let file = fresh("longer.jsonl");
     let set = ["--set", "depth=2100", "--set", "output=3", "--set"];
     let of = |model| [&set[..], &[model]].concat();
-    let text = stdout(&tiny("context-depth", &file, &of("model=Pythia-14M@2200")));
-    assert!(text.contains("2100"), "{text}");
+    stdout(&tiny("context-depth", &file, &of("model=Pythia-14M@2200")));
+    let rows = std::fs::read_to_string(&file).unwrap();
+    assert!(rows.contains("\"depth\":2100") && rows.contains("\"geometry\":\"Pythia-14M\""), "{rows}");
     let line = complaint(&tiny("context-depth", &fresh("worse.jsonl"), &of("model=Pythia-14M@far")));
     assert!(line.contains("behind the @ stands a context of 1 to"), "{line}");
 }

@@ -20,7 +20,7 @@ mod tokens;
 pub use run::Source;
 
 use crate::error::LabError;
-use crate::experiment::rows::{About, View};
+use crate::experiment::rows::{About, Value, View};
 use crate::plot;
 use page::{Block, Line, Page, Section};
 use run::Run;
@@ -146,7 +146,14 @@ fn findings(run: &Run<'_>) -> Section {
     let header = &run.recording.header;
     let mut blocks = vec![Block::Text(header.question.clone())];
     let sentence = |(id, finding): &(String, &crate::experiment::rows::Finding)| {
-        let cell = run.words(&finding.cell, &[]);
+        // A sentence that tells an axis by itself is not told it again.
+        let is_told = |axis: &str, value: &Value| match value {
+            Value::Text(text) => finding.sentence.contains(text.as_str()),
+            other => finding.sentence.contains(&format!("{axis} {other}")),
+        };
+        let told = finding.cell.iter().filter(|(axis, value)| is_told(axis, value));
+        let told: Vec<&str> = told.map(|(axis, _)| axis).collect();
+        let cell = run.words(&finding.cell, &told);
         let before = if cell.is_empty() { String::new() } else { format!("{cell}: ") };
         let links =
             if finding.values.is_empty() { Vec::new() } else { vec![("numbers".to_string(), id.clone())] };

@@ -24,6 +24,10 @@ pub fn first_value(recording: &Recording, axis: &str, metrics: &[&str]) -> Vec<F
             for (axis, value) in place.iter() {
                 found.cell.set(axis, value.clone());
             }
+            let told: Vec<String> = place.iter().map(|(axis, value)| format!("{axis} {value}")).collect();
+            if !told.is_empty() {
+                found.sentence = format!("{}: {}", told.join(", "), found.sentence);
+            }
             all.push(found);
         }
     }
