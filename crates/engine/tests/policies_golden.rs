@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use support::{load, max_difference};
 
-/// Logits of an f32 engine with an f32 cache against the float64 reference.
-const TOLERANCE: f32 = 2e-4;
+/// Logits of an f32 engine with an f32 cache against the float64 reference, whose attention is dense over what is kept.
+const TOLERANCE: f32 = 1e-5;
 
 /// Kept positions, ascending: `[layer][kv_head]`.
 type Kept = Vec<Vec<Vec<usize>>>;
