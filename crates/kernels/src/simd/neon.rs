@@ -108,9 +108,16 @@ impl<const DOTS: u8> ByteProducts for Neon<DOTS> {
     const BIAS: i32 = 0;
 
     #[inline(always)]
-    unsafe fn sums_from(_from: *const i32) -> (int32x4_t, int32x4_t) {
-        // SAFETY: the caller promises the instructions. Without a bias there is nothing to start from.
-        unsafe { (vdupq_n_s32(0), vdupq_n_s32(0)) }
+    unsafe fn sums_from(from: *const i32) -> (int32x4_t, int32x4_t) {
+        // SAFETY: the caller promises the instructions, and four integers at `from`.
+        unsafe {
+            let (starts, zero) = (vld1q_s32(from), vdupq_n_s32(0));
+            if DOTS >= DOTPROD {
+                (starts, zero)
+            } else {
+                (vzip1q_s32(starts, zero), vzip2q_s32(starts, zero)) // each in one of its row's two lanes
+            }
+        }
     }
 
     #[inline(always)]
