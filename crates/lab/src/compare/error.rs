@@ -3,6 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The other way to llama.cpp.
+fn or_bench(peer: &str) -> &'static str {
+    if peer == "llama.cpp" { ", or put llama-bench on the PATH" } else { "" }
+}
+
 /// A peer that is not there, cannot take the model, or does not answer as it should.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
@@ -14,7 +19,8 @@ pub enum CompareError {
     },
     /// The module is not installed.
     #[error(
-        "{peer} is not there: {python} says `{why}`; install it with `{install}`, or name another Python with --python"
+        "{peer} is not there: {python} says `{why}`; install it with `{install}`, or name another Python with --python{}",
+        or_bench(.peer)
     )]
     Missing {
         /// The peer.
@@ -27,7 +33,7 @@ pub enum CompareError {
         install: &'static str,
     },
     /// No Python to run the peer.
-    #[error("no Python for {peer}: {tried} ({source}); name one with --python, after `{install}`", tried = tried.display())]
+    #[error("no Python for {peer}: {tried} ({source}); name one with --python, after `{install}`{}", or_bench(.peer), tried = tried.display())]
     NoPython {
         /// The peer.
         peer: &'static str,
