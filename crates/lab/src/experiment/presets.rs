@@ -101,7 +101,7 @@ pub const PRESETS: [Preset; 12] = [
         repeats: 5,
         temperature: 0.0,
         quality: true,
-        takes: ("2 min", "20 s"),
+        takes: ("1 min", "20 s"),
     },
     Preset {
         name: "streaming",
@@ -123,7 +123,7 @@ pub const PRESETS: [Preset; 12] = [
         repeats: 7,
         temperature: 0.0,
         quality: true,
-        takes: ("2 min", "20 s"),
+        takes: ("40 s", "15 s"),
     },
     Preset {
         name: "prompt-compression",
@@ -145,7 +145,7 @@ pub const PRESETS: [Preset; 12] = [
         repeats: 5,
         temperature: 0.0,
         quality: true,
-        takes: ("8 min", "30 s"),
+        takes: ("5 min", "15 s"),
     },
     Preset {
         name: "policy-depth",
@@ -168,7 +168,7 @@ pub const PRESETS: [Preset; 12] = [
         repeats: 5,
         temperature: 0.0,
         quality: false,
-        takes: ("15 min", "20 s"),
+        takes: ("11 min", "10 s"),
     },
     Preset {
         name: "model-size",
@@ -185,7 +185,7 @@ pub const PRESETS: [Preset; 12] = [
         repeats: 5,
         temperature: 0.0,
         quality: false,
-        takes: ("5 min", "1 min"),
+        takes: ("2 min", "1 min"),
     },
     Preset {
         name: "precision",
