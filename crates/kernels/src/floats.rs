@@ -195,7 +195,7 @@ impl<S: Bf16Products> RegisterTile<S> for ByBf16Pairs {
                 for unit in 0..UNITS {
                     let mut row_sums = [0.0; GROUP];
                     S::store_f32(row_sums.as_mut_ptr(), sums[unit][r]);
-                    tile.store(group + unit, row + r, &row_sums);
+                    tile.store_vectors::<S>(group + unit, row + r, &row_sums);
                 }
             }
         }
@@ -259,7 +259,7 @@ unsafe fn rows<S: Simd, W: Floats, const UNITS: usize, const ROWS: usize>(
                     let to = row_sums.as_mut_ptr().add(part * S::LANES);
                     S::store_f32(to, sums[which * per_group + part][r]);
                 }
-                tile.store(group + which, row + r, &row_sums);
+                tile.store_vectors::<S>(group + which, row + r, &row_sums);
             }
         }
     }

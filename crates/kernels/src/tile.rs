@@ -4,6 +4,7 @@ use crate::activations::Activations;
 use crate::layout::GROUP;
 use crate::packed::PackedMatrix;
 use crate::shared_slice::SharedSlice;
+use crate::simd::Simd;
 
 /// One tile of a matrix product.
 pub(crate) struct Tile<'a> {
@@ -37,24 +38,36 @@ impl Tile<'_> {
         let len = GROUP.min(self.w.rows() - first);
         // SAFETY: by the contract.
         let out = unsafe { self.out.part(row * self.w.rows() + first, len) };
-        // A length that the compiler knows becomes vectors, any other a call.
-        if len == GROUP {
-            self.finish(first, &sums[..GROUP], &mut out[..GROUP]);
-        } else {
-            self.finish(first, &sums[..len], out);
+        for (i, out) in out.iter_mut().enumerate() {
+            let sum = self.bias.map_or(sums[i], |bias| sums[i] + bias[first + i]);
+            *out = if self.add { sum + *out } else { sum };
         }
     }
 
-    /// `out = sums + bias`, or `out += sums + bias`.
+    /// The same in vectors, but for the rows of a group that is not full. The loop above becomes a store and two
+    /// branches for each float: a quarter of the time of a prefill product.
+    ///
+    /// # Safety
+    /// As for [`Tile::store`]; the machine has the instructions of `S`.
     #[inline(always)]
-    fn finish(&self, first: usize, sums: &[f32], out: &mut [f32]) {
-        let bias = self.bias.map(|bias| &bias[first..first + sums.len()]);
-        for i in 0..sums.len() {
-            let mut sum = sums[i];
-            if let Some(bias) = bias {
-                sum += bias[i];
+    pub unsafe fn store_vectors<S: Simd>(&self, group: usize, row: usize, sums: &[f32; GROUP]) {
+        let first = group * GROUP;
+        // SAFETY: by the contract; the group is full, so that 16 outputs and 16 elements of the bias are there.
+        unsafe {
+            if first + GROUP > self.w.rows() {
+                return self.store(group, row, sums);
             }
-            out[i] = if self.add { sum + out[i] } else { sum };
+            let out = self.out.part(row * self.w.rows() + first, GROUP).as_mut_ptr();
+            for lane in (0..GROUP).step_by(S::LANES) {
+                let mut sum = S::load_f32(sums.as_ptr().add(lane));
+                if let Some(bias) = self.bias {
+                    sum = S::add(sum, S::load_f32(bias.as_ptr().add(first + lane)));
+                }
+                if self.add {
+                    sum = S::add(sum, S::load_f32(out.add(lane)));
+                }
+                S::store_f32(out.add(lane), sum);
+            }
         }
     }
 }

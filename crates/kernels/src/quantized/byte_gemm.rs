@@ -173,7 +173,7 @@ pub(crate) unsafe fn byte_gemm<S: ByteProducts, Q: Quantized, const UNITS: usize
             for row in 0..tile.rows {
                 for which in 0..groups {
                     let sums = &*sums.add((row * PANELS + which) * GROUP).cast::<[f32; GROUP]>();
-                    tile.store(group + which, tile.first_row + row, sums);
+                    tile.store_vectors::<S>(group + which, tile.first_row + row, sums);
                 }
             }
         }

@@ -94,7 +94,7 @@ unsafe fn units<S: ByteProducts, Q: Quantized, const UNITS: usize>(
             for part in 0..per_group {
                 S::store_f32(row_sums.as_mut_ptr().add(part * S::LANES), sums[which * per_group + part]);
             }
-            tile.store(group + which, row, &row_sums);
+            tile.store_vectors::<S>(group + which, row, &row_sums);
         }
     }
 }

@@ -107,7 +107,7 @@ pub(crate) unsafe fn gemm<S: Simd, Q: Quantized, const UNITS: usize, const ROWS:
         for row in 0..tile.rows {
             for which in 0..groups {
                 // SAFETY: by the contract.
-                unsafe { tile.store(group + which, tile.first_row + row, &sums.0[row][which]) };
+                unsafe { tile.store_vectors::<S>(group + which, tile.first_row + row, &sums.0[row][which]) };
             }
         }
     }

@@ -67,6 +67,7 @@ impl Simd for Avx2 {
         fn load_f16(from: *const u8) -> __m256 { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
         fn store_f32(to: *mut f32, a: __m256) -> () { _mm256_storeu_ps(to, a) }
         fn splat_f32(value: f32) -> __m256 { _mm256_set1_ps(value) }
+        fn add(a: __m256, b: __m256) -> __m256 { _mm256_add_ps(a, b) }
         fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
         fn fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
         fn fnma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fnmadd_ps(a, b, c) }

@@ -102,6 +102,7 @@ pub(crate) trait Simd {
     unsafe fn load_f16(from: *const u8) -> Self::Float;
     unsafe fn store_f32(to: *mut f32, a: Self::Float) -> ();
     unsafe fn splat_f32(value: f32) -> Self::Float;
+    unsafe fn add(a: Self::Float, b: Self::Float) -> Self::Float;
     unsafe fn mul(a: Self::Float, b: Self::Float) -> Self::Float;
     /// `a * b + c`, rounded once.
     unsafe fn fma(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float;

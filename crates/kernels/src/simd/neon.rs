@@ -94,6 +94,7 @@ impl<const DOTS: u8> Simd for Neon<DOTS> {
         fn load_f16(from: *const u8) -> float32x4_t { widen_f16(from) }
         fn store_f32(to: *mut f32, a: float32x4_t) -> () { vst1q_f32(to, a) }
         fn splat_f32(value: f32) -> float32x4_t { vdupq_n_f32(value) }
+        fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t { vaddq_f32(a, b) }
         fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t { vmulq_f32(a, b) }
         fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { vfmaq_f32(c, a, b) }
         fn fnma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { vfmsq_f32(c, a, b) }
