@@ -122,12 +122,12 @@ impl Recipe {
             importance: false,
             eight_experts: dims.experts.is_some_and(|e| e.count == 8),
             grouped: n_gqa >= 4,
-            // what llama.cpp calls a 70B: its table of layer counts per architecture
+            // what llama.cpp calls a 70B: its table of layer counts per architecture, in which Mixtral is Llama
             seventy_b: dims.layers == 80
                 && match config.family {
-                    Family::Llama => n_gqa > 1,
-                    Family::Qwen2 | Family::Olmoe => true,
-                    Family::Qwen3 | Family::GptNeox | Family::Mixtral => false,
+                    Family::Llama | Family::Mixtral => n_gqa > 1,
+                    Family::Qwen2 => true,
+                    Family::Qwen3 | Family::GptNeox | Family::Olmoe => false,
                 },
             fused_qkv: config.family == Family::GptNeox,
         }
