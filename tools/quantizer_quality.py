@@ -72,8 +72,12 @@ def perplexity(roofline, model, text):
 
 
 def peer_perplexity(peer, model, text, env):
-    out = run(peer / "llama-perplexity", "-m", model, "-f", text, "-c", 512, "-t", os.cpu_count(), env=env)
-    return float(re.search(r"Final estimate: PPL = ([\d.]+)", out)[1])
+    for _ in range(5):  # now and then it exits before its log has written the last line
+        out = run(peer / "llama-perplexity", "-m", model, "-f", text, "-c", 512, "-t", os.cpu_count(), env=env)
+        found = re.search(r"Final estimate: PPL = ([\d.]+)", out)
+        if found:
+            return float(found[1])
+    sys.exit(f"llama-perplexity gives no estimate:\n{out[-2000:]}")
 
 
 def main():
