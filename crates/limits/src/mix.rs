@@ -5,7 +5,6 @@
 
 use crate::dims::Dims;
 use crate::error::LimitsError;
-use crate::nearest::nearest;
 use roofline_model::ModelConfig;
 use roofline_model::config::Family;
 use roofline_model::tensor_plan::{LayerRole, Role};
@@ -73,11 +72,7 @@ impl Recipe {
         }
         match Format::from_name(&wanted) {
             Some(format) if !format.is_quantized() => Ok(Recipe::Uniform(format)),
-            _ => Err(LimitsError::Precision {
-                text: name.to_owned(),
-                reason: "no file type has that name",
-                nearest: nearest(name, Recipe::names(), 3),
-            }),
+            _ => Err(LimitsError::FileType { text: name.to_owned(), known: Recipe::names().collect() }),
         }
     }
 
