@@ -174,3 +174,28 @@ fn damaged_matrices_are_named_and_nothing_is_written() {
     let model_file = fs::read(GOLDEN.join("qwen2/model.gguf")).unwrap();
     assert!(complaint("model", &model_file).contains("general.type"));
 }
+
+#[test]
+fn a_matrix_that_would_guide_nothing_is_refused() {
+    let out = folder("importance-unused");
+    let output = out.join("m.gguf");
+    let model = GOLDEN.join("llama_mha");
+    let refused = |kind: &str, entry: &str| {
+        let matrix = file(&out, "foreign.dat", &legacy(&[(entry, means(32))], 1, false));
+        let error = with(&model, kind, matrix, &output).unwrap_err();
+        assert!(matches!(error, ConvertError::ImportanceUnused { .. }) && !output.exists(), "{error}");
+        error.to_string()
+    };
+    let foreign = refused("q4_0", "blk.0.attn_qkv.weight");
+    assert!(foreign.contains("foreign.dat") && foreign.contains("another model"), "{foreign}");
+    assert!(refused("f16", "blk.0.attn_q.weight").contains("leave the importance matrix out"));
+}
+
+#[test]
+fn a_cut_gguf_matrix_is_named() {
+    let out = folder("importance-cut");
+    let bytes = gguf(&[("blk.0.attn_q.weight", means(32))], 32, 1.0);
+    let matrix = file(&out, "cut.gguf", &bytes[..bytes.len() - 40]);
+    let error = with(&GOLDEN.join("llama_mha"), "q4_0", matrix, &out.join("m.gguf")).unwrap_err().to_string();
+    assert!(error.contains("cut.gguf") && error.contains("in_sum2"), "{error}");
+}

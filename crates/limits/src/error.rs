@@ -26,6 +26,14 @@ pub enum LimitsError {
         /// The closest known forms.
         nearest: Vec<String>,
     },
+    /// A file-type name that no one knows.
+    #[error("no file type is called {text:?}; types are {}", .known.join(", "))]
+    FileType {
+        /// What was asked for.
+        text: String,
+        /// Every name there is.
+        known: Vec<&'static str>,
+    },
     /// A number outside of what makes sense.
     #[error("{what} is {given}, it must be from {min} to {max}")]
     OutOfRange {

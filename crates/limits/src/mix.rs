@@ -5,7 +5,6 @@
 
 use crate::dims::Dims;
 use crate::error::LimitsError;
-use crate::nearest::nearest;
 use roofline_model::ModelConfig;
 use roofline_model::config::Family;
 use roofline_model::tensor_plan::{LayerRole, Role};
@@ -73,11 +72,7 @@ impl Recipe {
         }
         match Format::from_name(&wanted) {
             Some(format) if !format.is_quantized() => Ok(Recipe::Uniform(format)),
-            _ => Err(LimitsError::Precision {
-                text: name.to_owned(),
-                reason: "no file type has that name",
-                nearest: nearest(name, Recipe::names(), 3),
-            }),
+            _ => Err(LimitsError::FileType { text: name.to_owned(), known: Recipe::names().collect() }),
         }
     }
 
@@ -122,12 +117,12 @@ impl Recipe {
             importance: false,
             eight_experts: dims.experts.is_some_and(|e| e.count == 8),
             grouped: n_gqa >= 4,
-            // what llama.cpp calls a 70B: its table of layer counts per architecture
+            // what llama.cpp calls a 70B: its table of layer counts per architecture, in which Mixtral is Llama
             seventy_b: dims.layers == 80
                 && match config.family {
-                    Family::Llama => n_gqa > 1,
-                    Family::Qwen2 | Family::Olmoe => true,
-                    Family::Qwen3 | Family::GptNeox | Family::Mixtral => false,
+                    Family::Llama | Family::Mixtral => n_gqa > 1,
+                    Family::Qwen2 => true,
+                    Family::Qwen3 | Family::GptNeox | Family::Olmoe => false,
                 },
             fused_qkv: config.family == Family::GptNeox,
         }

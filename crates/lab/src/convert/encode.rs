@@ -97,7 +97,10 @@ impl Task<'_> {
         let mut bytes = Vec::with_capacity(self.format.bytes_of(weights).unwrap_or(0));
         if self.tensor.source_formats() == [self.format] {
             self.tensor.copy(rows.clone(), &mut bytes).map_err(named)?;
-            return Ok((bytes, Loss::default()));
+            return match blocks::first_not_finite(self.format, &bytes) {
+                None => Ok((bytes, Loss::default())),
+                Some(index) => Err(named(self.not_finite(&bytes, weights, index))),
+            };
         }
         let mut values = vec![0.0; weights]; // (rows, cols)
         self.tensor.decode(rows.clone(), &mut values).map_err(named)?;
@@ -107,6 +110,17 @@ impl Task<'_> {
         let mut decoded = vec![0.0; weights]; // (rows, cols)
         blocks::decode(self.format, &bytes, &mut decoded).map_err(named)?;
         Ok((bytes, Loss::of(&values, &decoded)))
+    }
+
+    /// What is wrong with stored bytes of which weight `index` is no number: copied, nobody would look at it again.
+    fn not_finite(&self, bytes: &[u8], weights: usize, index: usize) -> WeightsError {
+        let mut values = vec![0.0; weights]; // (rows, cols)
+        match blocks::decode(self.format, bytes, &mut values) {
+            Ok(()) => {
+                WeightsError::NotFinite { what: "value", index, value: values[index], format: self.format }
+            }
+            Err(error) => error,
+        }
     }
 }
 

@@ -54,6 +54,9 @@ pub enum ConvertError {
     #[error("{file}: the entry of {tensor:?} has {found} values, the tensor has {wanted}")]
     ImportanceSize { file: String, tensor: String, found: usize, wanted: String },
 
+    #[error("{file} would guide nothing: {why}")]
+    ImportanceUnused { file: String, why: String },
+
     #[error("{geometry:?} is neither a preset nor a config.json: {why}")]
     Geometry { geometry: String, why: String },
 

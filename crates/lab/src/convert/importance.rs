@@ -33,7 +33,11 @@ impl Importance {
             source,
         })?;
         let file = path.display().to_string();
-        if bytes.starts_with(&gguf::MAGIC) { from_gguf(&file, bytes) } else { from_legacy(&file, &bytes) }
+        if bytes.starts_with(&gguf::MAGIC) {
+            from_gguf(&file, &Checkpoint::open_gguf(path)?)
+        } else {
+            from_legacy(&file, &bytes)
+        }
     }
 
     /// Number of entries.
@@ -78,8 +82,7 @@ fn wrong(file: &str, why: impl Into<String>) -> ConvertError {
     ConvertError::Importance { file: file.to_owned(), why: why.into() }
 }
 
-fn from_gguf(file: &str, bytes: Vec<u8>) -> Result<Importance, ConvertError> {
-    let checkpoint = Checkpoint::from_gguf_bytes(std::sync::Arc::<[u8]>::from(bytes))?;
+fn from_gguf(file: &str, checkpoint: &Checkpoint) -> Result<Importance, ConvertError> {
     let Some(header) = checkpoint.gguf() else { return Err(wrong(file, "not a GGUF")) };
     let metadata = &header.metadata;
     match metadata.optional::<&str>("general.type")? {

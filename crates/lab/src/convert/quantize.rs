@@ -243,6 +243,18 @@ fn plan<'a>(
         }
         plans.push(Planned { tensor, format, wanted, importance: rows });
     }
+    if let Some(importance) = importance
+        && plans.iter().all(|plan| plan.importance.is_empty())
+    {
+        let why = match without.as_slice() {
+            [] => format!("{} encodes no tensor; leave the importance matrix out", options.recipe.name()),
+            [first, ..] => format!(
+                "it has no entry for any of the model's {} matrices, as {first}; it was computed on another model",
+                without.len()
+            ),
+        };
+        return Err(ConvertError::ImportanceUnused { file: importance.file.clone(), why });
+    }
     let mut notes = Vec::new();
     if !without.is_empty() {
         notes.push(format!("the importance matrix has no entry for {}: encoded without", without.join(", ")));

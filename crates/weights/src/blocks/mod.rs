@@ -68,8 +68,9 @@ fn each<const BYTES: usize, const LEN: usize>(
 ///
 /// `importance` holds one non-negative weight per column (an "importance matrix" row: the mean square of the
 /// activation that meets the column); `values` are then rows of that many columns. The encoder minimises
-/// Σ importance·(value − decoded)² over each block, `None` meaning all alike. The older formats without importance are
-/// written as ggml's reference writes them, bit for bit (plain range scaling); everything else searches.
+/// Σ importance·(value − decoded)² over each block, `None` meaning all alike; Q2_K with importance leans towards large values
+/// (see `q2_k::encode_weighted`). The older formats without importance are written as ggml's reference writes them, bit for
+/// bit (plain range scaling); everything else searches.
 ///
 /// # Errors
 /// Values that do not fill whole blocks or rows; a value that is not finite or too large for the format (named by its
@@ -100,7 +101,8 @@ pub fn encode(
         (Format::Q5K, _) => append(values, importance, out, q5_k::encode),
         (Format::Q4K, _) => append(values, importance, out, q4_k::encode),
         (Format::Q3K, _) => append(values, importance, out, q3_k::encode),
-        (Format::Q2K, _) => append(values, importance, out, q2_k::encode),
+        (Format::Q2K, None) => append(values, None, out, q2_k::encode),
+        (Format::Q2K, _) => append(values, importance, out, q2_k::encode_weighted),
     };
     done.map_err(|block| {
         out.truncate(before);
