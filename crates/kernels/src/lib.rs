@@ -33,7 +33,9 @@ pub mod softmax;
 pub mod table;
 pub mod team;
 mod tile;
+mod turn;
 mod vectors;
+mod whole_groups;
 
 pub use activation::{Activation, activate, activate_gated, add, add_bias};
 pub use activations::Activations;

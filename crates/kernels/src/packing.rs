@@ -5,6 +5,8 @@ use roofline_weights::Format;
 use crate::error::KernelError;
 use crate::file_block::FileBlock;
 use crate::layout::{BLOCK, GROUP, LINE, Layout, SUPER, Scales, six_bit_words};
+use crate::turn::GroupRows;
+use crate::whole_groups;
 
 /// Rows of a matrix and the shape of its groups.
 #[derive(Clone, Copy)]
@@ -30,12 +32,22 @@ impl Shape {
     ) -> Result<(), KernelError> {
         let first_row = group * GROUP;
         let mut files = [&[][..]; GROUP]; // one row each
+        let mut next = [&[][..]; GROUP]; // as many of the next group
         let lanes = GROUP.min(self.rows - first_row);
         for (lane, file) in files[..lanes].iter_mut().enumerate() {
             *file = row(first_row + lane);
             if file.len() != self.row_bytes {
                 let (got, want) = (file.len(), self.row_bytes);
                 return Err(KernelError::RowBytes { format: self.format, row: first_row + lane, got, want });
+            }
+        }
+        for (lane, file) in next.iter_mut().enumerate().take(self.rows.saturating_sub(first_row + GROUP)) {
+            *file = row(first_row + GROUP + lane);
+        }
+        if lanes == GROUP {
+            let files = GroupRows { rows: files, next };
+            if whole_groups::pack(self.format, self.cols, &files, out) == Some(true) {
+                return Ok(());
             }
         }
         // Rows that fill up the last group, and what an odd row of bf16 leaves of a pair, are zero.
@@ -202,6 +214,41 @@ fn pack_scales(kind: Scales, block: &FileBlock, blocks: usize, lane: usize, out:
             put_u16(out, lane, block.d[0]);
             put_u16(out, GROUP + lane, block.m[0]);
             (0..16).for_each(|i| out[4 * GROUP + GROUP * i + lane] = block.scales[i] | block.mins[i] << 4);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::group_bytes;
+
+    /// Rows of any bytes, and once more with every scale finite.
+    #[test]
+    fn sixteen_rows_at_once_are_packed_as_each_by_itself() {
+        let mut state = 1_u64;
+        let mut next = || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as u8
+        };
+        for format in Format::ALL {
+            let widths: &[usize] = match format.block_len() {
+                1 => &[1, 2, 14, 30, 32, 33, 64, 70, 256, 300],
+                32 => &[32, 96, 256, 288, 768],
+                _ => &[256, 768],
+            };
+            for &cols in widths {
+                let row_bytes = format.bytes_of(cols).unwrap();
+                let bytes: Vec<u8> = (0..GROUP * row_bytes).map(|_| next()).collect();
+                let files: [&[u8]; GROUP] = std::array::from_fn(|row| &bytes[row * row_bytes..][..row_bytes]);
+                let len = group_bytes(format, cols).unwrap();
+                let (mut each, mut all) = (vec![0; len], vec![0; len]);
+                let finite = pack_group(format, cols, &files, &mut each).is_ok();
+                let rows = GroupRows { rows: files, next: files };
+                let Some(said) = whole_groups::pack(format, cols, &rows, &mut all) else { continue };
+                assert_eq!(said, finite, "{format} {cols}");
+                assert!(all == each, "{format} {cols}");
+            }
         }
     }
 }
