@@ -3,6 +3,7 @@
 //! A lane of a packed matrix is a row, so whatever a format does with the bits of a word it can do to 16 rows at once
 //! when they are turned first, four rows at a time, so that they stay in registers; and the words of floats need nothing but that. Written word by word, a row at a time, the
 //! same costs three to five times as much (docs/kernels-log.md).
+#![allow(clippy::needless_range_loop)] // lanes index several arrays at once, in unrolled loops
 
 use crate::layout::{GROUP, LINE};
 
@@ -105,7 +106,18 @@ fn turn4(rows: [[u8; 16]; 4]) -> [[u32; 4]; 4] {
 /// A function of two words of each row.
 #[inline(always)]
 pub(crate) fn both<const N: usize>(a: &[u32; N], b: &[u32; N], f: impl Fn(u32, u32) -> u32) -> [u32; N] {
-    std::array::from_fn(|lane| f(a[lane], b[lane]))
+    let mut out = [0; N];
+    for lane in 0..N {
+        out[lane] = f(a[lane], b[lane]);
+    }
+    out
+}
+
+/// A function of one word of each row. Loops: `array::map` and `from_fn` are not always unrolled.
+#[inline(always)]
+pub(crate) fn each(mut words: Quad, f: impl Fn(u32) -> u32) -> Quad {
+    words.iter_mut().for_each(|word| *word = f(*word));
+    words
 }
 
 /// Writes the words of the four rows from `lane` on of a line.

@@ -4,7 +4,7 @@
 use roofline_weights::Format;
 
 use crate::layout::{BLOCK, GROUP, LINE, SUPER};
-use crate::turn::{GroupRows, Quad, both, four_by_four, put, put_halves, turn};
+use crate::turn::{GroupRows, Quad, both, each, four_by_four, put, put_halves, turn};
 
 /// Nibbles, and fields of two bits, of a word's four bytes.
 const LOW: u32 = 0x0f0f_0f0f;
@@ -116,7 +116,7 @@ impl FloatWords for Halves {
     fn put(out: &mut [u8; LINE], lane: usize, words: Quad) {
         let (low, high) = out.split_at_mut(LINE / 2);
         put_halves(low, lane, words);
-        put_halves(high, lane, words.map(|word| word >> 16));
+        put_halves(high, lane, each(words, |word| word >> 16));
     }
 }
 
@@ -128,8 +128,9 @@ fn floats<W: FloatWords>(files: &GroupRows<'_>, row_bytes: usize, out: &mut [u8]
     for (i, out) in chunks.iter_mut().enumerate() {
         let rows = files.parts::<LINE>(LINE * i);
         let lines = out.as_chunks_mut::<LINE>().0;
-        for word in (0..16).step_by(4) {
-            for lane in (0..GROUP).step_by(4) {
+        // Rows of a power of two of bytes fall into one set of the first-level cache: four at a time are read to their end.
+        for lane in (0..GROUP).step_by(4) {
+            for word in (0..16).step_by(4) {
                 let four = four_by_four(&rows, 4 * word, lane);
                 for (i, words) in four.into_iter().enumerate() {
                     W::put(&mut lines[word + i], lane, words);
@@ -222,12 +223,12 @@ impl Block<34> for Q8_0 {
     #[inline(always)]
     fn pack(rows: &[&[u8; 34]; GROUP], scales: &mut [u8], plane: &mut [u8]) -> bool {
         let lines = plane.as_chunks_mut::<LINE>().0;
-        for word in (0..8).step_by(4) {
-            for lane in (0..GROUP).step_by(4) {
+        for lane in (0..GROUP).step_by(4) {
+            for word in (0..8).step_by(4) {
                 let four = four_by_four(rows, 2 + 4 * word, lane);
                 for (i, words) in four.into_iter().enumerate() {
                     // Signed bytes become unsigned ones, 128 larger.
-                    put(&mut lines[word + i], lane, words.map(|word| word ^ 0x8080_8080));
+                    put(&mut lines[word + i], lane, each(words, |word| word ^ 0x8080_8080));
                 }
             }
         }
@@ -352,15 +353,15 @@ fn k_scales<const BYTES: usize>(rows: &[&[u8; BYTES]; GROUP], out: &mut [u8]) ->
         let [halves, a, b, c] = four_by_four(rows, 0, lane);
         let (d, m) = lines[0].split_at_mut(LINE / 2);
         put_halves(d, lane, halves);
-        put_halves(m, lane, halves.map(|word| word >> 16));
+        put_halves(m, lane, each(halves, |word| word >> 16));
         finite &= halves.iter().all(|word| word & HALF != HALF && word >> 16 & HALF != HALF);
         // Four 6-bit fields a byte each, closed up to 24 bits: scales 0 to 3, 4 to 7, mins 0 to 3, 4 to 7.
         let close = |x: u32| x & 0x3f | x >> 2 & 0xfc0 | x >> 4 & 0x3_f000 | x >> 6 & 0xfc_0000;
-        let s0 = a.map(|a| close(a & 0x3f3f_3f3f));
+        let s0 = each(a, |a| close(a & 0x3f3f_3f3f));
         let s1 = both(&a, &c, |a, c| close(c & LOW | a >> 2 & 0x3030_3030));
-        let m0 = b.map(|b| close(b & 0x3f3f_3f3f));
+        let m0 = each(b, |b| close(b & 0x3f3f_3f3f));
         let m1 = both(&b, &c, |b, c| close(c >> 4 & LOW | b >> 2 & 0x3030_3030));
-        let last = m1.map(|m1| m1 >> 18);
+        let last = each(m1, |m1| m1 >> 18);
         let first = both(&s0, &s1, |s0, s1| s0 | (s1 & 0x3f) << 24);
         let second = both(&s1, &m0, |s1, m0| s1 >> 6 | (m0 & 0xfff) << 18);
         let third = both(&m0, &m1, |m0, m1| m0 >> 12 | (m1 & 0x3_ffff) << 12);
@@ -389,8 +390,8 @@ impl Superblock<210> for Q6K {
         for lane in (0..GROUP).step_by(4) {
             let words: [Quad; 4] = turn(rows, 192, lane);
             for (i, out) in bytes.iter_mut().enumerate() {
-                let four = words[i / 4].map(|word| (word >> (8 * (i % 4))) as u8);
-                out[lane..lane + 4].copy_from_slice(&four);
+                let four = each(words[i / 4], |word| word >> (8 * (i % 4)) & 0xff);
+                out[lane..lane + 4].iter_mut().zip(four).for_each(|(out, byte)| *out = byte as u8);
             }
         }
         halves(rows, 208, d)
