@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use roofline_engine::{
-    Arithmetic, CacheSpec, Cpu, EmbeddedModel, Isa, KvFormat, KvFormats, Model, ModelFiles, SessionOptions,
+    Arithmetic, CacheSpec, Cpu, EmbeddedModel, Isa, KvFormat, KvFormats, Model, ModelFiles, Packing,
+    SessionOptions,
 };
 
 use crate::arguments::Threads;
@@ -51,6 +52,24 @@ pub struct Machinery {
     pub threads: Threads,
     #[command(flatten)]
     pub exactness: Exactness,
+    #[command(flatten)]
+    pub repacking: Repacking,
+}
+
+/// Whether weights get a layout of their own in memory.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Repacking {
+    /// Leave the weights in the file's pages and pack a few rows at a time, each time they are multiplied: starts at once,
+    /// decodes slower, the same results; a damaged weight is found when it is used
+    #[arg(long)]
+    no_repack: bool,
+}
+
+impl Repacking {
+    /// When matrices are packed.
+    pub fn packing(self) -> Packing {
+        if self.no_repack { Packing::AtUse } else { Packing::AtLoad }
+    }
 }
 
 /// How narrow the numbers may be that weights are multiplied by.
@@ -82,7 +101,7 @@ impl Machinery {
         Ok(Cpu::with_arithmetic(self.threads.count()?, requested_isa()?, arithmetic)?)
     }
 
-    /// Packs the weights, with a progress bar on anything over a moment.
+    /// Loads the weights, with a progress bar on anything over a moment.
     pub fn load(&self, files: &ModelFiles) -> Result<Arc<Model>, Failure> {
         self.load_in(files, Arithmetic::Fast)
     }
@@ -94,7 +113,8 @@ impl Machinery {
             bar.set_style(style);
         }
         let started = std::time::Instant::now();
-        let model = Model::load(files, self.cpu(default)?, &mut |done, all| {
+        let (cpu, packing) = (self.cpu(default)?, self.repacking.packing());
+        let model = Model::load_with(files, cpu, packing, &mut |done, all| {
             if bar.is_hidden() && started.elapsed() > Duration::from_millis(500) {
                 bar.set_draw_target(indicatif::ProgressDrawTarget::stderr());
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use roofline_engine::sampling::TokenLogprob;
 use roofline_engine::{
-    CacheBytes, CacheSpec, FinishReason, Generation, LoadFacts, Meter, Session, Stages, TokenEvent,
+    CacheBytes, CacheSpec, FinishReason, Generation, LoadFacts, Meter, Packing, Session, Stages, TokenEvent,
 };
 use roofline_lab::environment::resident::peak_rss;
 use roofline_lab::units::{bytes, grouped, three_digits};
@@ -107,13 +107,20 @@ impl Record {
         };
         table.row([
             "load".to_string(),
-            format!(
-                "{}, {} of weights; {} of it packing {}",
-                ms(self.load.time),
-                bytes(self.load.weight_bytes),
-                ms(self.load.pack_time),
-                bytes(self.load.packed_bytes)
-            ),
+            match self.load.packing {
+                Packing::AtLoad => format!(
+                    "{}, {} of weights; {} of it packing {}",
+                    ms(self.load.time),
+                    bytes(self.load.weight_bytes),
+                    ms(self.load.pack_time),
+                    bytes(self.load.packed_bytes)
+                ),
+                Packing::AtUse => format!(
+                    "{}, {} of weights in the file, packed at each use",
+                    ms(self.load.time),
+                    bytes(self.load.weight_bytes)
+                ),
+            },
         ]);
         table.row([
             "prompt".to_string(),
@@ -210,6 +217,7 @@ impl Record {
             },
             "load": {
                 "seconds": seconds(self.load.time),
+                "packing": self.load.packing.name(),
                 "pack_seconds": seconds(self.load.pack_time),
                 "weight_bytes": self.load.weight_bytes,
                 "packed_bytes": self.load.packed_bytes,

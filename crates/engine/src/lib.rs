@@ -28,6 +28,6 @@ pub use files::{EmbeddedModel, ModelFiles, StopId};
 pub use generate::{FinishReason, GenerateOptions, Generation, GenerationInput, Stages, TokenEvent};
 pub use kv_formats::{KvFormats, KvFormatsError};
 pub use meter::Meter;
-pub use model::{LoadFacts, Model};
+pub use model::{LoadFacts, Model, Packing};
 pub use roofline_kernels::{Arithmetic, Isa, KvFormat};
 pub use session::{Session, SessionOptions};

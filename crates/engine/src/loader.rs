@@ -4,7 +4,8 @@ use crate::cpu::{Cpu, inv_freq};
 use crate::error::EngineError;
 use crate::files::ModelFiles;
 use crate::model::{
-    ExpertWeights, Layer, LayerFfn, Linear, LoadFacts, MappedTable, Model, NormWeights, Tables,
+    ExpertWeights, Layer, LayerFfn, Linear, LoadFacts, MappedRows, MappedTable, Model, NormWeights, Packing,
+    Tables,
 };
 use roofline_kernels::{KernelError, PackedMatrix, Team};
 use roofline_model::ModelConfig;
@@ -12,6 +13,7 @@ use roofline_model::config::{Ffn, RopeScaling};
 use roofline_model::tensor_plan::{LayerRole, PlannedTensor, Role, Rows, Source};
 use roofline_weights::{Format, TensorView, blocks};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -26,6 +28,20 @@ impl Model {
         cpu: Cpu,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Model, EngineError> {
+        Model::load_with(files, cpu, Packing::AtLoad, progress)
+    }
+
+    /// The same, with the matrices packed now or at each use.
+    ///
+    /// # Errors
+    /// As for [`Model::load`]; with [`Packing::AtUse`] what a matrix holds is not looked at before it is multiplied, which
+    /// then fails with [`KernelError::NotFiniteIn`].
+    pub fn load_with(
+        files: &ModelFiles,
+        cpu: Cpu,
+        packing: Packing,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Model, EngineError> {
         let started = Instant::now();
         let config = files.config().clone();
         let present = files.checkpoint().tensors().map(|view| (view.name, view.shape));
@@ -34,7 +50,7 @@ impl Model {
             mismatch.missing.iter().try_for_each(|name| files.checkpoint().find(name).map(drop))?;
             return Err(mismatch.into());
         }
-        let mut loader = Loader::new(files, &cpu, progress);
+        let mut loader = Loader::new(files, &cpu, packing, progress);
         let rope_factors = match config.rope.scaling {
             RopeScaling::FrequencyFactors => Some(loader.vector(Role::RopeFactors)?),
             _ => None,
@@ -45,6 +61,7 @@ impl Model {
             (0..config.n_layers).map(|index| loader.layer(index, &config)).collect::<Result<_, _>>()?;
         let final_norm = loader.norm(Role::FinalNorm, Role::FinalNormBias)?.into();
         let facts = LoadFacts {
+            packing,
             time: started.elapsed(),
             pack_time: loader.pack_time,
             weight_bytes: loader.bytes,
@@ -59,6 +76,7 @@ impl Model {
 struct Loader<'a> {
     files: &'a ModelFiles,
     cpu: &'a Cpu,
+    packing: Packing,
     planned: HashMap<Role, &'a PlannedTensor>,
     progress: &'a mut dyn FnMut(usize, usize),
     done: usize,
@@ -69,10 +87,25 @@ struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    fn new(files: &'a ModelFiles, cpu: &'a Cpu, progress: &'a mut dyn FnMut(usize, usize)) -> Loader<'a> {
+    fn new(
+        files: &'a ModelFiles,
+        cpu: &'a Cpu,
+        packing: Packing,
+        progress: &'a mut dyn FnMut(usize, usize),
+    ) -> Loader<'a> {
         let planned = files.plan().tensors.iter().map(|tensor| (tensor.role, tensor)).collect();
-        let pack_time = Duration::ZERO;
-        Loader { files, cpu, planned, progress, done: 0, bytes: 0, parameters: 0, pack_time, packed_bytes: 0 }
+        Loader {
+            files,
+            cpu,
+            packing,
+            planned,
+            progress,
+            done: 0,
+            bytes: 0,
+            parameters: 0,
+            pack_time: Duration::ZERO,
+            packed_bytes: 0,
+        }
     }
 
     /// The bytes of a planned tensor and which rows of them it is. The plan was checked: a miss is a plan without the
@@ -104,7 +137,7 @@ impl<'a> Loader<'a> {
         blocks::decode(view.format, view.bytes, &mut all)?;
         let values: Vec<f32> = match source.rows {
             Rows::All => all,
-            rows => (0..len).map(|index| all[row_of(rows, index)]).collect(),
+            rows => (0..len).map(|index| all[rows.source_row(index)]).collect(),
         };
         if let Some(index) = values.iter().position(|value| !value.is_finite()) {
             return Err(EngineError::NotFinite { name: source.name.clone(), value: values[index], index });
@@ -124,12 +157,32 @@ impl<'a> Loader<'a> {
     fn matrix(&mut self, role: Role) -> Result<PackedMatrix, EngineError> {
         let (view, source, planned) = self.find(role)?;
         let [rows, cols] = planned.shape[..] else { return Err(EngineError::NotPlanned { role }) };
+        let matrix = match self.packing {
+            Packing::AtLoad => self.packed(&view, source, rows, cols),
+            Packing::AtUse => self
+                .mapped_rows(&view, source, cols)
+                .and_then(|source| PackedMatrix::mapped(view.format, rows, cols, Arc::new(source))),
+        };
+        let matrix =
+            matrix.map_err(|error| EngineError::Tensor { name: source.name.clone(), role, source: error })?;
+        self.count(rows * cols, view.format);
+        self.packed_bytes += matrix.allocated_bytes() as u64;
+        Ok(matrix)
+    }
+
+    fn packed(
+        &mut self,
+        view: &TensorView<'_>,
+        source: &Source,
+        rows: usize,
+        cols: usize,
+    ) -> Result<PackedMatrix, KernelError> {
+        let started = Instant::now();
         let row_bytes = view.format.bytes_of(cols).unwrap_or(0);
         let of_row = |row: usize| {
-            let at = row_of(source.rows, row) * row_bytes;
+            let at = source.rows.source_row(row) * row_bytes;
             &view.bytes[at..at + row_bytes]
         };
-        let started = Instant::now();
         // Never two copies of the weights resident: what is packed lets go of its file as packing goes on.
         let (checkpoint, mut released) = (self.files.checkpoint(), 0);
         let mut release = |rows: usize| {
@@ -140,37 +193,45 @@ impl<'a> Loader<'a> {
         };
         let packed = PackedMatrix::pack_with(view.format, rows, cols, &of_row, &self.cpu.team, &mut release);
         checkpoint.release(&source.name);
-        let packed =
-            packed.map_err(|error| EngineError::Tensor { name: source.name.clone(), role, source: error })?;
-        self.count(rows * cols, view.format);
         self.pack_time += started.elapsed();
-        self.packed_bytes += packed.allocated_bytes() as u64;
-        Ok(packed)
+        packed
+    }
+
+    /// The rows of `view`, kept where they are.
+    fn mapped_rows(
+        &self,
+        view: &TensorView<'_>,
+        source: &Source,
+        cols: usize,
+    ) -> Result<MappedRows, KernelError> {
+        let format = view.format;
+        let row_bytes = format.bytes_of(cols).ok_or(KernelError::PartialBlock { format, cols })?;
+        let checkpoint = self.files.checkpoint().clone();
+        // Every view comes from the checkpoint, so it has a position there; without one no row would be found.
+        let position = checkpoint.position(view.name).unwrap_or(usize::MAX);
+        Ok(MappedRows { checkpoint, position, name: source.name.clone(), rows: source.rows, row_bytes })
     }
 
     /// The embedding table and the output head. An untied table is only looked up, a row a token: it stays in the file.
     fn tables(&mut self, config: &ModelConfig) -> Result<Tables, EngineError> {
+        let role = Role::TokenEmbedding;
         if config.tied_embeddings {
-            return Ok(Tables::Tied(self.matrix(Role::TokenEmbedding)?));
+            return Ok(Tables::Tied(self.matrix(role)?));
         }
-        let (view, source, _) = self.find(Role::TokenEmbedding)?;
-        let row_bytes = view.format.bytes_of(config.hidden_size).unwrap_or(0);
-        if let Some((row, col)) = first_not_finite(&view, row_bytes, &self.cpu.team) {
-            let source_error = KernelError::NotFinite { row, col };
-            return Err(EngineError::Tensor {
-                name: source.name.clone(),
-                role: Role::TokenEmbedding,
-                source: source_error,
-            });
-        }
-        self.files.checkpoint().release(&source.name);
-        let embedding = MappedTable {
-            checkpoint: self.files.checkpoint().clone(),
-            name: source.name.clone(),
-            format: view.format,
-            row_bytes,
-        };
+        let (view, source, _) = self.find(role)?;
+        let refused = |error| EngineError::Tensor { name: source.name.clone(), role, source: error };
+        let rows = self.mapped_rows(&view, source, config.hidden_size).map_err(refused)?;
         self.count(config.vocab_size * config.hidden_size, view.format);
+        let embedding = match self.packing {
+            Packing::AtLoad => {
+                if let Some((row, col)) = first_not_finite(&view, rows.row_bytes, &self.cpu.team) {
+                    return Err(refused(KernelError::NotFinite { row, col }));
+                }
+                self.files.checkpoint().release(&source.name);
+                MappedTable { rows, format: view.format, checked: true }
+            }
+            Packing::AtUse => MappedTable { rows, format: view.format, checked: false },
+        };
         Ok(Tables::Untied { embedding, head: self.matrix(Role::OutputHead)? })
     }
 
@@ -246,12 +307,4 @@ fn formats<'m>(matrices: impl Iterator<Item = &'m PackedMatrix>) -> Vec<Format> 
     formats.sort_unstable();
     formats.dedup();
     formats
-}
-
-/// Where row `row` of a planned tensor is among the rows of its source.
-fn row_of(rows: Rows, row: usize) -> usize {
-    match rows {
-        Rows::All => row,
-        Rows::Runs { start, run, stride, .. } => start + row / run * stride + row % run,
-    }
 }

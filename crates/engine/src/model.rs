@@ -1,11 +1,12 @@
-//! [`Model`]: a configuration and its packed weights. Immutable once loaded; sessions share it.
+//! [`Model`]: a configuration and its weights. Immutable once loaded; sessions share it.
 
 use crate::cpu::{Cpu, norm_kind};
 use crate::error::EngineError;
-use roofline_kernels::{AttentionShape, MatmulJob, Norm, PackedMatrix};
+use roofline_kernels::{AttentionShape, FileRows, KernelError, MatmulJob, Norm, PackedMatrix};
 use roofline_model::ModelConfig;
 use roofline_model::config;
 use roofline_model::operator::Cost;
+use roofline_model::tensor_plan::Rows;
 use roofline_weights::{Checkpoint, Format, blocks};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +22,32 @@ pub struct Model {
     pub(crate) facts: LoadFacts,
 }
 
+/// When matrices get the layout of the kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Packing {
+    /// While loading, into memory of their own; the file's pages are let go of.
+    #[default]
+    AtLoad,
+    /// At each product, a few rows at a time: weights stay in the file's pages. Starts at once, decodes slower; a weight
+    /// that is no number is found when it is multiplied.
+    AtUse,
+}
+
+impl Packing {
+    /// `at load` or `at use`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Packing::AtLoad => "at load",
+            Packing::AtUse => "at use",
+        }
+    }
+}
+
 /// What loading did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LoadFacts {
+    /// When matrices are packed.
+    pub packing: Packing,
     /// Wall time from opened files to a runnable model.
     pub time: Duration,
     /// How much of it went into packing matrices: reading them from the file (or the system's cache of it) and writing
@@ -31,7 +55,7 @@ pub struct LoadFacts {
     pub pack_time: Duration,
     /// Bytes of weights as stored in their formats; a tied table counts once.
     pub weight_bytes: u64,
-    /// Memory that packed matrices hold. The rest of the weights are vectors, and a table that stays in the file.
+    /// Memory that packed matrices hold, beside the file. The rest of the weights are vectors, and what stays in the file.
     pub packed_bytes: u64,
     /// Weights.
     pub parameters: u64,
@@ -133,19 +157,43 @@ pub(crate) enum Tables {
     Untied { embedding: MappedTable, head: PackedMatrix }, // (vocab_size, hidden) each
 }
 
-/// A matrix left where it lies in the checkpoint.
+/// An embedding table left where it lies in the checkpoint.
 pub(crate) struct MappedTable {
-    pub checkpoint: Arc<Checkpoint>,
-    pub name: String,
+    pub rows: MappedRows,
     pub format: Format,
+    pub checked: bool, // every weight was found finite; otherwise each row is looked at as it is read
+}
+
+/// Rows of a tensor where they lie in the checkpoint.
+pub(crate) struct MappedRows {
+    pub checkpoint: Arc<Checkpoint>,
+    pub position: usize, // of the tensor in the checkpoint
+    pub name: String,
+    pub rows: Rows,
     pub row_bytes: usize,
+}
+
+impl FileRows for MappedRows {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Empty where there is no such row, which kernels refuse.
+    fn row(&self, row: usize) -> &[u8] {
+        let at = self.rows.source_row(row) * self.row_bytes;
+        let tensor = self.checkpoint.tensor_at(self.position);
+        tensor.and_then(|tensor| tensor.bytes.get(at..at + self.row_bytes)).unwrap_or_default()
+    }
 }
 
 impl MappedTable {
     fn row(&self, id: u32, out: &mut [f32]) -> Result<(), EngineError> {
-        let table = self.checkpoint.require(&self.name)?;
-        let at = id as usize * self.row_bytes;
-        Ok(blocks::decode(self.format, &table.bytes[at..at + self.row_bytes], out)?)
+        let (row, bytes) = (id as usize, self.rows.row(id as usize));
+        blocks::decode(self.format, bytes, out)?;
+        match blocks::first_not_finite(self.format, bytes).filter(|_| !self.checked) {
+            Some(col) => Err(KernelError::NotFiniteIn { name: self.rows.name.clone(), row, col }.into()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -195,7 +243,7 @@ impl Model {
     pub(crate) fn embedding_row_bytes(&self) -> u64 {
         match &*self.tables {
             Tables::Tied(table) => table.format().bytes_of(table.cols()).unwrap_or(0) as u64,
-            Tables::Untied { embedding, .. } => embedding.row_bytes as u64,
+            Tables::Untied { embedding, .. } => embedding.rows.row_bytes as u64,
         }
     }
 

@@ -170,7 +170,9 @@ impl Session {
     /// Takes in `ids` and leaves the logits after the last of them.
     ///
     /// # Errors
-    /// Empty `ids`, ids outside the vocabulary, more than the context takes, a full cache. Nothing was taken in then.
+    /// Empty `ids`, ids outside the vocabulary, more than the context takes, a full cache. Nothing was taken in then. With
+    /// [`Packing::AtUse`](crate::Packing) also a weight that is no number: one in the output head leaves the tokens seen
+    /// and no logits.
     pub fn prefill(&mut self, ids: &[u32]) -> Result<(), EngineError> {
         self.prefill_with(ids, &mut |_| ControlFlow::Continue(()))
     }

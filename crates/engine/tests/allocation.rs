@@ -4,10 +4,10 @@
 
 mod support;
 
-use roofline_engine::{CacheSpec, KvFormat, Session, SessionOptions};
+use roofline_engine::{Arithmetic, CacheSpec, KvFormat, Session, SessionOptions};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use support::{golden, load};
+use support::{golden, load, load_mapped};
 
 struct Counting;
 
@@ -100,8 +100,11 @@ fn wait_for_workers(model: &roofline_engine::Model) {
 fn a_decoded_token_allocates_nothing() {
     for name in ["llama_gqa_tied", "qwen3", "gpt_neox_parallel", "olmoe_64_experts"] {
         let golden = golden(name);
-        for threads in [1, 2] {
-            let model = load(&golden.dir, threads);
+        for (threads, mapped) in [(1, false), (2, false), (1, true), (2, true)] {
+            let model = match mapped {
+                true => load_mapped(&golden.dir, threads, Arithmetic::Exact),
+                false => load(&golden.dir, threads),
+            };
             wait_for_workers(&model);
             for cache in [CacheSpec::fixed(100), CacheSpec::Full] {
                 let options = SessionOptions {
@@ -119,7 +122,7 @@ fn a_decoded_token_allocates_nothing() {
                     }
                 });
                 assert_eq!(session.cache_bytes().committed, pages, "the test is to stay inside one page");
-                assert_eq!(count, 0, "{name}, {threads} threads, {cache}");
+                assert_eq!(count, 0, "{name}, {threads} threads, {cache}, mapped {mapped}");
 
                 let rollbacks = allocations_of(|| session.rollback(3).unwrap());
                 assert_eq!(rollbacks, 0, "{name}: a rollback allocates");

@@ -61,6 +61,26 @@ pub enum KernelError {
         /// First column of the offending block (the column itself for float formats).
         col: usize,
     },
+    /// The same of a matrix that is packed as it is used.
+    #[error(
+        "tensor {name} holds a NaN or an infinity at row {row}, in or near column {col}; the checkpoint is damaged or was saved in a format too narrow for it"
+    )]
+    NotFiniteIn {
+        /// What its file calls the matrix.
+        name: String,
+        /// Row of the matrix.
+        row: usize,
+        /// First column of the offending block (the column itself for float formats).
+        col: usize,
+    },
+    /// No memory to pack groups of a mapped matrix in.
+    #[error("no memory for {bytes} bytes to pack weights in on each of {threads} threads")]
+    BandMemory {
+        /// Bytes asked for, one thread.
+        bytes: usize,
+        /// Threads of the team.
+        threads: usize,
+    },
     /// A matrix does not fit the address space, or memory is short.
     #[error("no memory for a {rows} x {cols} {format} matrix")]
     TooLarge {

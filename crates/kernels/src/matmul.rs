@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::activations::{Activations, Form};
 use crate::error::KernelError;
-use crate::packed::PackedMatrix;
+use crate::packed::{FirstError, Groups, PackedMatrix};
 use crate::shared_slice::SharedSlice;
 use crate::table::KernelTable;
 use crate::team::Team;
@@ -38,15 +38,19 @@ const MANY_ROWS: usize = 4;
 const TILE_BYTES: usize = 256 << 10;
 /// Groups of a prefill tile.
 const TILE_GROUPS: usize = 4;
+/// Bytes of groups of a mapped matrix that are packed before they are multiplied: an eighth of a second-level cache, which
+/// also holds what they are packed from.
+const BAND_BYTES: usize = 256 << 10;
 
 /// Multiplies the rows of `x` by every job's weights, in one region for all of them.
 ///
 /// The result of a row is the same, bit for bit, whatever rows are beside it and however many threads there are.
-/// Allocates nothing.
+/// Allocates nothing, but for bands at the first product of a mapped matrix.
 ///
 /// # Errors
 /// [`Shape`](KernelError::Shape) when a job does not fit the activations, [`NotPrepared`](KernelError::NotPrepared)
-/// when these lack the form that a job's format needs. Nothing is written then.
+/// when these lack the form that a job's format needs. Nothing is written then. What a mapped matrix cannot be packed
+/// for, which leaves outputs undefined: [`NotFiniteIn`](KernelError::NotFiniteIn), [`RowBytes`](KernelError::RowBytes).
 pub fn matmul(
     table: &KernelTable,
     team: &Team,
@@ -55,6 +59,7 @@ pub fn matmul(
 ) -> Result<(), KernelError> {
     for job in jobs.iter() {
         check(table, x, job.w, x.rows(), job.out.len())?;
+        reserve(team, job.w)?;
         if let Some(bias) = job.bias.filter(|bias| bias.len() != job.w.rows()) {
             return Err(KernelError::Shape {
                 what: "elements of a bias",
@@ -70,9 +75,22 @@ pub fn matmul(
             let out = SharedSlice::new(job.out);
             *part = Some(Part::new(table, job.w, x, 0..x.rows(), out, job.bias, job.add, team.threads()));
         }
-        run(table, team, x, || parts.iter().flatten());
+        run(table, team, x, || parts.iter().flatten())?;
     }
     Ok(())
+}
+
+/// Memory for as many groups as are packed at once, if `w` is mapped.
+fn reserve(team: &Team, w: &PackedMatrix) -> Result<(), KernelError> {
+    match w.packed_groups() {
+        Some(_) => Ok(()),
+        None => team.bands().reserve(band_groups(w) * w.group_bytes()),
+    }
+}
+
+/// Groups of a mapped matrix that are packed at once: kernels take them in pairs at least.
+fn band_groups(w: &PackedMatrix) -> usize {
+    (BAND_BYTES / w.group_bytes().max(1)).clamp(2, TILE_GROUPS)
 }
 
 /// Jobs of one region.
@@ -111,14 +129,14 @@ pub fn matmul_experts(
         if w.rows() != rows {
             return shape("rows of an expert", w.rows(), rows);
         }
+        reserve(team, w)?;
     }
     let out = SharedSlice::new(out);
     let threads = team.threads();
     run(table, team, x, || {
         let busy = experts.iter().zip(groups).filter(|(_, group)| !group.is_empty());
         busy.map(|(w, group)| Part::new(table, w, x, group.clone(), out, None, false, threads))
-    });
-    Ok(())
+    })
 }
 
 fn check(
@@ -189,34 +207,62 @@ impl<'a> Part<'a> {
         self.w.groups().div_ceil(self.tile_groups) * self.row_tiles()
     }
 
-    /// Tile `i`: row tiles of the same groups follow one another, so that their weights are still near.
-    fn tile<'t>(&'t self, i: usize, x: &'t Activations) -> Tile<'t> {
-        let first_group = i / self.row_tiles() * self.tile_groups;
+    /// Computes tile `i`: row tiles of the same groups follow one another, so that their weights are still near.
+    fn run_tile(
+        &self,
+        table: &KernelTable,
+        team: &Team,
+        (i, worker): (usize, usize),
+        x: &Activations,
+    ) -> Result<(), KernelError> {
+        let first = i / self.row_tiles() * self.tile_groups;
+        let groups = first..(first + self.tile_groups).min(self.w.groups());
         let first_row = self.rows.start + i % self.row_tiles() * self.tile_rows;
-        Tile {
-            w: self.w,
-            first_group,
-            groups: self.tile_groups.min(self.w.groups() - first_group),
+        let rows = first_row..(first_row + self.tile_rows).min(self.rows.end);
+        if let Some(weights) = self.w.packed_groups() {
+            self.multiply(table, weights, groups, rows, x);
+            return Ok(());
+        }
+        let at_once = band_groups(self.w);
+        team.bands().with(worker, |band| {
+            for first in groups.clone().step_by(at_once) {
+                let some = first..(first + at_once).min(groups.end);
+                let weights = self.w.pack_groups(some.clone(), band)?;
+                self.multiply(table, weights, some, rows.clone(), x);
+            }
+            Ok(())
+        })
+    }
+
+    fn multiply(
+        &self,
+        table: &KernelTable,
+        w: Groups<'_>,
+        groups: Range<usize>,
+        rows: Range<usize>,
+        x: &Activations,
+    ) {
+        let kernels = &table.matmul[w.format() as usize];
+        let kernel = if self.few { kernels.gemv } else { kernels.gemm };
+        let tile = Tile {
+            w,
+            first_group: groups.start,
+            groups: groups.len(),
             x,
-            first_row,
-            rows: self.tile_rows.min(self.rows.end - first_row),
+            first_row: rows.start,
+            rows: rows.len(),
             out: &self.out,
             bias: self.bias,
             add: self.add,
-        }
-    }
-
-    fn run_tile(&self, table: &KernelTable, i: usize, x: &Activations) {
-        let kernels = &table.matmul[self.w.format() as usize];
-        let kernel = if self.few { kernels.gemv } else { kernels.gemm };
+        };
         // SAFETY: the table holds only functions that this machine runs; shapes and preparation were checked before
         // the region opened; tiles of one part, and the outputs of different parts, are disjoint.
-        unsafe { kernel(&self.tile(i, x)) };
+        unsafe { kernel(&tile) };
     }
 }
 
 /// Runs all tiles of the parts that `parts()` yields, the same each time.
-fn run<'a, P, I>(table: &KernelTable, team: &Team, x: &Activations, parts: P)
+fn run<'a, P, I>(table: &KernelTable, team: &Team, x: &Activations, parts: P) -> Result<(), KernelError>
 where
     P: Fn() -> I + Sync,
     I: Iterator,
@@ -224,14 +270,19 @@ where
 {
     use std::borrow::Borrow;
     let tiles = parts().map(|part| part.borrow().tiles()).sum();
-    team.run(tiles, &|i, _| {
-        let mut i = i;
+    let first_error = FirstError::default();
+    team.run(tiles, &|tile, worker| {
+        let mut i = tile;
         for part in parts() {
             let part = part.borrow();
             if i < part.tiles() {
-                return part.run_tile(table, i, x);
+                if let Err(error) = part.run_tile(table, team, (i, worker), x) {
+                    first_error.report(tile, error);
+                }
+                return;
             }
             i -= part.tiles();
         }
     });
+    first_error.or(())
 }

@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::bands::Bands;
 use crate::error::KernelError;
 use crate::shared_slice::SharedSlice;
 
@@ -70,6 +71,7 @@ pub struct Team {
     shared: Arc<Shared>,
     turn: Mutex<()>,
     workers: Vec<JoinHandle<()>>,
+    bands: Bands,
 }
 
 impl Team {
@@ -95,7 +97,8 @@ impl Team {
             opened: Condvar::new(),
             emptied: Condvar::new(),
         });
-        let mut team = Team { shared, turn: Mutex::new(()), workers: Vec::new() };
+        let bands = Bands::new(threads);
+        let mut team = Team { shared, turn: Mutex::new(()), workers: Vec::new(), bands };
         for worker in 1..threads {
             let shared = Arc::clone(&team.shared);
             let started = std::thread::Builder::new()
@@ -105,6 +108,11 @@ impl Team {
             team.workers.push(started);
         }
         Ok(team)
+    }
+
+    /// Memory of each worker to pack weights in.
+    pub(crate) fn bands(&self) -> &Bands {
+        &self.bands
     }
 
     /// Threads of the team, the caller included.

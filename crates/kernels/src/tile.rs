@@ -2,13 +2,13 @@
 
 use crate::activations::Activations;
 use crate::layout::GROUP;
-use crate::packed::PackedMatrix;
+use crate::packed::Groups;
 use crate::shared_slice::SharedSlice;
 use crate::simd::Simd;
 
 /// One tile of a matrix product.
 pub(crate) struct Tile<'a> {
-    pub w: &'a PackedMatrix,
+    pub w: Groups<'a>,
     pub first_group: usize,
     pub groups: usize,
     pub x: &'a Activations,

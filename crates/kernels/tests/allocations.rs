@@ -4,10 +4,13 @@
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Matrix, Random};
-use roofline_kernels::{Activations, Isa, KernelTable, MatmulJob, Team, matmul, matmul_experts};
+use roofline_kernels::{
+    Activations, Isa, KernelTable, MatmulJob, PackedMatrix, Team, matmul, matmul_experts,
+};
 use roofline_weights::Format;
 
 struct Counting;
@@ -46,10 +49,16 @@ fn a_product_allocates_nothing() {
     let (rows, cols) = (40, 512);
     for isa in Isa::available() {
         let table = KernelTable::detect(Some(isa)).unwrap();
-        for format in Format::ALL {
-            let w = Matrix::random(format, 100, cols, &mut random).pack(&team);
-            let experts: Vec<_> =
-                (0..3).map(|_| Matrix::random(format, 50, cols, &mut random).pack(&team)).collect();
+        for (format, mapped) in Format::ALL.into_iter().flat_map(|format| [(format, false), (format, true)]) {
+            let mut matrix = |rows| {
+                let matrix = Matrix::random(format, rows, cols, &mut random);
+                match mapped {
+                    true => PackedMatrix::mapped(format, rows, cols, Arc::new(matrix)).unwrap(),
+                    false => matrix.pack(&team),
+                }
+            };
+            let w = matrix(100);
+            let experts: Vec<_> = (0..3).map(|_| matrix(50)).collect();
             let x = random.floats(rows * cols);
             let mut activations = Activations::with_capacity(rows, cols);
             let (mut a, mut b, mut c) = (vec![0.0; rows * 100], vec![0.0; rows * 100], vec![0.0; rows * 50]);
@@ -70,7 +79,7 @@ fn a_product_allocates_nothing() {
             for rows in [1, 40, 2, 1] {
                 run(rows);
             }
-            assert_eq!(ALLOCATIONS.load(Ordering::SeqCst), before, "{isa} {format}");
+            assert_eq!(ALLOCATIONS.load(Ordering::SeqCst), before, "{isa} {format}, mapped {mapped}");
         }
     }
 }

@@ -73,6 +73,16 @@ pub enum Rows {
     },
 }
 
+impl Rows {
+    /// Where row `row` of the planned tensor is among the rows of its source.
+    pub fn source_row(self, row: usize) -> usize {
+        match self {
+            Rows::All => row,
+            Rows::Runs { start, run, stride, .. } => start + row / run * stride + row % run,
+        }
+    }
+}
+
 /// One place where a planned tensor may be found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {

@@ -193,6 +193,20 @@ impl Checkpoint {
         self.find(name).ok().flatten()
     }
 
+    /// Where the tensor of that name is, for [`tensor_at`](Self::tensor_at): a name costs a hash each time.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The tensor at [`position`](Self::position), in a format this crate decodes.
+    pub fn tensor_at(&self, position: usize) -> Option<TensorView<'_>> {
+        let (source, entry) = self.tensors.get(position)?;
+        match entry.stored {
+            Stored::Known(format) => Some(self.view(*source, entry, format)),
+            Stored::Other(_) => None,
+        }
+    }
+
     /// Lets go of the memory that reading this tensor took: call it when the bytes have been copied elsewhere and are
     /// not needed soon. They stay readable, from disk. Does nothing for bytes that are not mapped.
     pub fn release(&self, name: &str) {

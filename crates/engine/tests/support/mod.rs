@@ -1,7 +1,7 @@
 //! Golden models and what transformers computes with them; see `golden/README.md`.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)] // each test binary uses a part; a test fails by panicking
 
-use roofline_engine::{Arithmetic, Cpu, Isa, KvFormat, Model, ModelFiles, Session, SessionOptions};
+use roofline_engine::{Arithmetic, Cpu, Isa, KvFormat, Model, ModelFiles, Packing, Session, SessionOptions};
 use roofline_weights::{Checkpoint, blocks};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -70,6 +70,13 @@ pub fn load_for(path: &Path, threads: usize, isa: Option<Isa>, arithmetic: Arith
     let cpu = Cpu::with_arithmetic(threads, isa, arithmetic).unwrap();
     let model = Model::load(&files, cpu, &mut |_, _| {});
     Arc::new(model.unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+}
+
+/// With the weights left in the file.
+pub fn load_mapped(path: &Path, threads: usize, arithmetic: Arithmetic) -> Arc<Model> {
+    let files = ModelFiles::open(path).unwrap();
+    let cpu = Cpu::with_arithmetic(threads, None, arithmetic).unwrap();
+    Arc::new(Model::load_with(&files, cpu, Packing::AtUse, &mut |_, _| {}).unwrap())
 }
 
 /// A session that keeps keys and values in f32, as the reference does.

@@ -1,7 +1,7 @@
 //! Random matrices and the reference product that the kernel tests share.
 #![allow(dead_code)] // each test binary uses its own part
 
-use roofline_kernels::{Arithmetic, Isa, PackedMatrix, Team};
+use roofline_kernels::{Arithmetic, FileRows, Isa, PackedMatrix, Team};
 use roofline_weights::{Format, blocks};
 
 /// SplitMix64: enough randomness for tests, and the same on every machine.
@@ -122,5 +122,15 @@ pub fn widths(format: Format) -> &'static [usize] {
         1 => &[1, 2, 7, 16, 31, 64, 257, 300],
         32 => &[32, 64, 96, 256, 288, 544],
         _ => &[256, 512, 768],
+    }
+}
+
+impl FileRows for Matrix {
+    fn name(&self) -> &str {
+        "a.weight"
+    }
+
+    fn row(&self, row: usize) -> &[u8] {
+        self.row_bytes(row)
     }
 }

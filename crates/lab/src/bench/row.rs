@@ -46,6 +46,8 @@ pub struct Row {
     pub weight_bytes: u64,
     /// Its weights.
     pub parameters: u64,
+    /// When its matrices are packed: `at load`, or `at use` from the file.
+    pub packing: &'static str,
     /// Instruction set of the kernels.
     pub isa: &'static str,
     /// Threads.
@@ -131,6 +133,7 @@ impl Row {
             formats: subject.formats.clone(),
             weight_bytes: facts.weight_bytes,
             parameters: facts.parameters,
+            packing: facts.packing.name(),
             isa,
             threads: case.setup.threads,
             kv_type: case.setup.kv_format.to_string(),

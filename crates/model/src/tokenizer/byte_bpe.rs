@@ -7,13 +7,14 @@ use super::byte_map::char_of_byte;
 use super::error::TokenizerError;
 use super::merge::Merger;
 use super::pieces::PreTokenizer;
+use super::text_index::PairHash;
 use super::vocabulary::Vocabulary;
 
 /// Pre-tokenizer, merges and the tokens of single bytes.
 pub(crate) struct ByteBpe {
     rules: PreTokenizer,
     byte_tokens: [Option<u32>; 256],
-    merges: HashMap<(u32, u32), (Reverse<u32>, u32)>, // (left, right) → (rank, merged)
+    merges: HashMap<(u32, u32), (Reverse<u32>, u32), PairHash>, // (left, right) → (rank, merged)
     /// A piece that is a token is taken whole, even where merging would not arrive at it (Llama 3).
     whole_pieces: bool,
 }
@@ -32,11 +33,8 @@ impl ByteBpe {
         let mut buffer = [0u8; 4];
         let byte_tokens =
             std::array::from_fn(|byte| vocabulary.id(char_of_byte(byte as u8).encode_utf8(&mut buffer)));
-        let mut table = HashMap::with_capacity(merges.len());
-        for (rank, merge) in (0u32..).zip(merges) {
-            let (pair, merged) = read_merge(vocabulary, merge).map_err(|problem| {
-                TokenizerError::BadMerge { rank: rank as usize, merge: merge.clone(), problem }
-            })?;
+        let mut table = HashMap::with_capacity_and_hasher(merges.len(), PairHash::new());
+        for (rank, (pair, merged)) in (0u32..).zip(read_merges(vocabulary, merges)?) {
             table.entry(pair).or_insert((Reverse(rank), merged));
         }
         Ok(Self { rules, byte_tokens, merges: table, whole_pieces })
@@ -95,8 +93,49 @@ struct Work {
     merger: Merger<u32, Reverse<u32>>,
 }
 
-fn read_merge(vocabulary: &Vocabulary, merge: &str) -> Result<((u32, u32), u32), String> {
+/// Two tokens, and the one that they become.
+type Merge = ((u32, u32), u32);
+
+/// Fewer merges than this are read sooner than a thread starts.
+const MANY: usize = 16_384;
+
+/// The merges as ids, in order, by two threads where there are many: nothing else runs while a model is opened.
+fn read_merges(vocabulary: &Vocabulary, merges: &[String]) -> Result<Vec<Merge>, TokenizerError> {
+    if merges.len() < MANY {
+        return read_from(vocabulary, merges, 0);
+    }
+    let (first, second) = merges.split_at(merges.len() / 2);
+    let (first, second) = std::thread::scope(|scope| {
+        let beside =
+            std::thread::Builder::new().spawn_scoped(scope, || read_from(vocabulary, second, first.len()));
+        let here = read_from(vocabulary, first, 0);
+        // A system without another thread leaves both halves to this one; so would a panic there.
+        let beside = beside.ok().and_then(|beside| beside.join().ok());
+        (here, beside.unwrap_or_else(|| read_from(vocabulary, second, first.len())))
+    });
+    let mut all = first?;
+    all.extend(second?);
+    Ok(all)
+}
+
+/// The merges from rank `first` on.
+fn read_from(vocabulary: &Vocabulary, merges: &[String], first: usize) -> Result<Vec<Merge>, TokenizerError> {
+    let mut joined = String::new();
+    let read = |(merge, rank): (&String, usize)| {
+        read_merge(vocabulary, merge, &mut joined).map_err(|problem| TokenizerError::BadMerge {
+            rank,
+            merge: merge.clone(),
+            problem,
+        })
+    };
+    merges.iter().zip(first..).map(read).collect()
+}
+
+fn read_merge(vocabulary: &Vocabulary, merge: &str, joined: &mut String) -> Result<Merge, String> {
     let (left, right) = merge.split_once(' ').ok_or("no space between two tokens")?;
+    joined.clear();
+    joined.push_str(left);
+    joined.push_str(right);
     let id = |token: &str| vocabulary.id(token).ok_or_else(|| format!("{token:?} is not in the vocabulary"));
-    Ok(((id(left)?, id(right)?), id(&format!("{left}{right}"))?))
+    Ok(((id(left)?, id(right)?), id(joined)?))
 }

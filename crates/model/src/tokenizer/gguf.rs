@@ -52,17 +52,22 @@ impl GgufFields {
     /// # Errors
     /// A key with a value of another type.
     pub fn read(metadata: &Metadata) -> Result<Self, TokenizerError> {
+        let lists = Lists::read(metadata)?;
+        let (tokens, merges) = (lists.tokens.to_vec(), lists.merges.map(<[String]>::to_vec));
+        Ok(Self { tokens, merges, ..Self::without_lists(metadata)? })
+    }
+
+    /// All but tokens and merges.
+    fn without_lists(metadata: &Metadata) -> Result<Self, TokenizerError> {
         let text = |key: &str| metadata.optional::<&str>(key).map(|text| text.map(str::to_string));
-        let texts =
-            |key: &str| metadata.optional::<&[String]>(key).map(|texts| texts.map(<[String]>::to_vec));
         Ok(Self {
             architecture: text("general.architecture")?,
             model: text("tokenizer.ggml.model")?,
             pre: text("tokenizer.ggml.pre")?,
-            tokens: texts("tokenizer.ggml.tokens")?.unwrap_or_default(),
+            tokens: Vec::new(),
             scores: metadata.optional::<&[f32]>("tokenizer.ggml.scores")?.map(<[f32]>::to_vec),
             token_types: metadata.optional("tokenizer.ggml.token_type")?,
-            merges: texts("tokenizer.ggml.merges")?,
+            merges: None,
             bos: metadata.optional("tokenizer.ggml.bos_token_id")?,
             eos: metadata.optional("tokenizer.ggml.eos_token_id")?,
             eot: metadata.optional("tokenizer.ggml.eot_token_id")?,
@@ -75,13 +80,29 @@ impl GgufFields {
     }
 }
 
+/// The long lists of a file, where they are: copying some 300 thousand texts is a fifth of opening a vocabulary.
+#[derive(Clone, Copy)]
+struct Lists<'m> {
+    tokens: &'m [String],         // by id
+    merges: Option<&'m [String]>, // best first
+}
+
+impl<'m> Lists<'m> {
+    fn read(metadata: &'m Metadata) -> Result<Self, TokenizerError> {
+        Ok(Lists {
+            tokens: metadata.optional("tokenizer.ggml.tokens")?.unwrap_or_default(),
+            merges: metadata.optional("tokenizer.ggml.merges")?,
+        })
+    }
+}
+
 impl Tokenizer {
     /// The tokenizer of a GGUF file, from its metadata.
     ///
     /// # Errors
     /// As [`GgufFields::read`] and [`Tokenizer::from_gguf_fields`].
     pub fn from_gguf(metadata: &Metadata) -> Result<Self, TokenizerError> {
-        Self::from_gguf_fields(GgufFields::read(metadata)?)
+        from_lists(GgufFields::without_lists(metadata)?, Lists::read(metadata)?)
     }
 
     /// A tokenizer as a GGUF file describes it.
@@ -91,33 +112,37 @@ impl Tokenizer {
     ///
     /// # Errors
     /// An absent or contradictory key, each by name; an unsupported model or pre-tokenizer.
-    pub fn from_gguf_fields(fields: GgufFields) -> Result<Self, TokenizerError> {
-        let model =
-            fields.model.as_deref().ok_or(TokenizerError::MissingKey { key: "tokenizer.ggml.model" })?;
-        match model {
-            "gpt2" => byte_level(fields),
-            "llama" => sentencepiece(fields),
-            other => Err(TokenizerError::UnsupportedModel { found: other.to_string() }),
-        }
+    pub fn from_gguf_fields(mut fields: GgufFields) -> Result<Self, TokenizerError> {
+        let (tokens, merges) = (std::mem::take(&mut fields.tokens), fields.merges.take());
+        from_lists(fields, Lists { tokens: &tokens, merges: merges.as_deref() })
     }
 }
 
-fn byte_level(mut fields: GgufFields) -> Result<Tokenizer, TokenizerError> {
+fn from_lists(fields: GgufFields, lists: Lists<'_>) -> Result<Tokenizer, TokenizerError> {
+    let model = fields.model.as_deref().ok_or(TokenizerError::MissingKey { key: "tokenizer.ggml.model" })?;
+    match model {
+        "gpt2" => byte_level(fields, lists),
+        "llama" => sentencepiece(fields, lists),
+        other => Err(TokenizerError::UnsupportedModel { found: other.to_string() }),
+    }
+}
+
+fn byte_level(fields: GgufFields, lists: Lists<'_>) -> Result<Tokenizer, TokenizerError> {
     let (rules, name) = pre_tokenizer(&fields)?;
-    let merges = fields.merges.take().ok_or(TokenizerError::MissingKey { key: "tokenizer.ggml.merges" })?;
-    let vocabulary = vocabulary(&mut fields, Spelling::ByteLevel)?;
+    let merges = lists.merges.ok_or(TokenizerError::MissingKey { key: "tokenizer.ggml.merges" })?;
+    let vocabulary = vocabulary(&fields, lists, Spelling::ByteLevel)?;
     let llama3 = rules == PreTokenizer::Llama3;
-    let bpe = ByteBpe::new(&vocabulary, &merges, rules, llama3)?;
+    let bpe = ByteBpe::new(&vocabulary, merges, rules, llama3)?;
     let kind = format!("byte-level BPE, {} merges, pre-tokenizer {name} (GGUF)", merges.len());
     let special = SpecialTokens::new(&vocabulary);
     finish(fields, vocabulary, Encoder::ByteBpe(Box::new(bpe), special), kind, llama3, false)
 }
 
-fn sentencepiece(mut fields: GgufFields) -> Result<Tokenizer, TokenizerError> {
+fn sentencepiece(mut fields: GgufFields, lists: Lists<'_>) -> Result<Tokenizer, TokenizerError> {
     let key = "tokenizer.ggml.scores";
     let scores = fields.scores.take().ok_or(TokenizerError::MissingKey { key })?;
-    same_length(key, scores.len(), fields.tokens.len())?;
-    let vocabulary = vocabulary(&mut fields, Spelling::SentencePiece)?;
+    same_length(key, scores.len(), lists.tokens.len())?;
+    let vocabulary = vocabulary(&fields, lists, Spelling::SentencePiece)?;
     let unknown = known_id(&vocabulary, "tokenizer.ggml.unknown_token_id", fields.unknown)?;
     let model = SentencePiece::new(&vocabulary, &scores, unknown)?;
     let space = fields.add_space_prefix.unwrap_or(true);
@@ -144,14 +169,18 @@ fn pre_tokenizer(fields: &GgufFields) -> Result<(PreTokenizer, String), Tokenize
     }
 }
 
-fn vocabulary(fields: &mut GgufFields, spelling: Spelling) -> Result<Vocabulary, TokenizerError> {
-    let tokens = std::mem::take(&mut fields.tokens);
+fn vocabulary(
+    fields: &GgufFields,
+    lists: Lists<'_>,
+    spelling: Spelling,
+) -> Result<Vocabulary, TokenizerError> {
+    let tokens = lists.tokens;
     if tokens.is_empty() {
         return Err(TokenizerError::MissingKey { key: "tokenizer.ggml.tokens" });
     }
     let kinds = match &fields.token_types {
         Some(types) => kinds(types, tokens.len())?,
-        None => guessed_kinds(fields, &tokens, spelling),
+        None => guessed_kinds(fields, tokens, spelling),
     };
     Vocabulary::new((0u32..).zip(tokens).zip(kinds).map(|((id, text), kind)| (id, text, kind)), spelling)
 }

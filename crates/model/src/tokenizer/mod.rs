@@ -15,6 +15,7 @@ mod sentencepiece;
 mod special;
 mod stop;
 mod stream;
+mod text_index;
 mod vocabulary;
 
 use std::borrow::Cow;

@@ -1,11 +1,9 @@
 //! The table of tokens: id ↔ text as the files spell it, what kind of token it is, which bytes it stands for.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use super::byte_map;
 use super::error::TokenizerError;
+use super::text_index::TextIndex;
+use std::borrow::Cow;
 
 /// Ids above this are refused: a table that sparse is a corrupt file, not a vocabulary (the largest known ones
 /// have about 260 thousand).
@@ -39,56 +37,72 @@ pub(crate) enum Spelling {
 
 /// Tokens by id and by text.
 pub(crate) struct Vocabulary {
-    texts: Vec<Option<Arc<str>>>, // (vocab), None where no token has the id
-    kinds: Vec<TokenKind>,        // (vocab)
-    ids: HashMap<Arc<str>, u32>,
+    blob: String,             // all texts, in the order they came in
+    texts: Vec<Option<Text>>, // (vocab), None where no token has the id
+    kinds: Vec<TokenKind>,    // (vocab)
+    index: TextIndex,
     spelling: Spelling,
+}
+
+/// Where a text is in the blob.
+#[derive(Clone, Copy)]
+struct Text {
+    start: usize,
+    len: u32,
 }
 
 impl Vocabulary {
     /// A table of `(id, text, kind)` in any order, with holes where an id does not occur.
     ///
     /// # Errors
-    /// A text at two ids, two texts at one id, or an id above 2²⁴. Empty texts are kept but cannot be looked up.
-    pub(crate) fn new(
-        tokens: impl IntoIterator<Item = (u32, String, TokenKind)>,
+    /// A text at two ids, two texts at one id, an id above 2²⁴, or a text beyond 4 GiB. Empty texts are kept but cannot be
+    /// looked up.
+    pub(crate) fn new<T: AsRef<str>>(
+        tokens: impl IntoIterator<Item = (u32, T, TokenKind)>,
         spelling: Spelling,
     ) -> Result<Self, TokenizerError> {
         let tokens = tokens.into_iter();
-        // What is there already, not what a file claims; growing step by step hashes every text three times.
+        // What is there already, not what a file claims.
         let known = tokens.size_hint().0;
-        let (texts, kinds, ids) =
-            (Vec::with_capacity(known), Vec::with_capacity(known), HashMap::with_capacity(known));
-        let mut table = Self { texts, kinds, ids, spelling };
+        let mut table = Self {
+            blob: String::new(),
+            texts: Vec::with_capacity(known),
+            kinds: Vec::with_capacity(known),
+            index: TextIndex::with_capacity(known),
+            spelling,
+        };
         for (id, text, kind) in tokens {
-            table.insert(id, text, kind)?;
+            table.insert(id, text.as_ref(), kind)?;
         }
         Ok(table)
     }
 
-    fn insert(&mut self, id: u32, text: String, kind: TokenKind) -> Result<(), TokenizerError> {
+    fn insert(&mut self, id: u32, text: &str, kind: TokenKind) -> Result<(), TokenizerError> {
         if id > MAX_ID {
-            return Err(TokenizerError::IdTooLarge { text, id, limit: MAX_ID });
+            return Err(TokenizerError::IdTooLarge { text: text.to_owned(), id, limit: MAX_ID });
         }
         let at = id as usize;
         if at >= self.texts.len() {
             self.texts.resize(at + 1, None);
             self.kinds.resize(at + 1, TokenKind::Unused);
         }
-        if let Some(other) = &self.texts[at] {
-            return Err(TokenizerError::DuplicateToken {
-                what: format!("id {id} is {other:?} and {text:?}"),
-            });
+        if let Some(other) = self.text(id) {
+            let what = format!("id {id} is {other:?} and {text:?}");
+            return Err(TokenizerError::DuplicateToken { what });
         }
-        let text: Arc<str> = text.into();
+        let limit = u32::MAX as usize;
+        let bytes = text.len();
+        let len = u32::try_from(bytes).map_err(|_| TokenizerError::TextTooLong { bytes, limit })?;
+        let (blob, texts) = (&self.blob, &self.texts);
         if !text.is_empty()
-            && let Some(other) = self.ids.insert(text.clone(), id)
+            && let Some(other) =
+                self.index.insert(text, id, |other| text_at(blob, texts, other) == Some(text))
         {
-            return Err(TokenizerError::DuplicateToken {
-                what: format!("{text:?} is id {other} and id {id}"),
-            });
+            let what = format!("{text:?} is id {other} and id {id}");
+            return Err(TokenizerError::DuplicateToken { what });
         }
-        self.texts[at] = Some(text);
+        self.texts[at] = Some(Text { start: self.blob.len(), len });
+        self.blob.push_str(text);
         self.kinds[at] = kind;
         Ok(())
     }
@@ -99,11 +113,11 @@ impl Vocabulary {
     }
 
     pub(crate) fn text(&self, id: u32) -> Option<&str> {
-        self.texts.get(id as usize)?.as_deref()
+        text_at(&self.blob, &self.texts, id)
     }
 
     pub(crate) fn id(&self, text: &str) -> Option<u32> {
-        self.ids.get(text).copied()
+        self.index.get(text, |id| self.text(id) == Some(text))
     }
 
     /// The kind of the token at `id`; `None` where there is no token.
@@ -118,9 +132,7 @@ impl Vocabulary {
 
     /// Ids and texts of all tokens, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &str, TokenKind)> {
-        (0u32..)
-            .zip(self.texts.iter().zip(&self.kinds))
-            .filter_map(|(id, (text, kind))| text.as_deref().map(|text| (id, text, *kind)))
+        (0u32..).zip(&self.kinds).filter_map(|(id, kind)| self.text(id).map(|text| (id, text, *kind)))
     }
 
     /// The bytes that the token stands for in decoded text.
@@ -136,6 +148,12 @@ impl Vocabulary {
         };
         Some(spelled.map_or(Cow::Borrowed(text.as_bytes()), Cow::Owned))
     }
+}
+
+/// The text of token `id`.
+fn text_at<'b>(blob: &'b str, texts: &[Option<Text>], id: u32) -> Option<&'b str> {
+    let Text { start, len } = (*texts.get(id as usize)?)?;
+    blob.get(start..start + len as usize)
 }
 
 /// The byte that `<0x0A>` names.

@@ -38,7 +38,7 @@ const TEXT: &str = "TEXT";
 const WHOLE: &str = "INTEGER";
 const REAL: &str = "REAL";
 
-const COLUMNS: [Column; 46] = [
+const COLUMNS: [Column; 47] = [
     ("measured_at", TEXT, |report, _| Value::Text(report.measured_at.clone())),
     ("build_version", TEXT, |report, _| Value::Text(report.environment.engine.version.clone())),
     ("build_commit", TEXT, |report, _| optional(report.environment.engine.commit.clone())),
@@ -48,6 +48,7 @@ const COLUMNS: [Column; 46] = [
     ("formats", TEXT, |_, row| Value::Text(row.formats.clone())),
     ("weight_bytes", WHOLE, |_, row| Value::Whole(row.weight_bytes)),
     ("parameters", WHOLE, |_, row| Value::Whole(row.parameters)),
+    ("packing", TEXT, |_, row| Value::Text(row.packing.to_string())),
     ("isa", TEXT, |_, row| Value::Text(row.isa.to_string())),
     ("threads", WHOLE, |_, row| Value::Whole(row.threads as u64)),
     ("kv_type", TEXT, |_, row| Value::Text(row.kv_type.to_string())),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use roofline_engine::{Arithmetic, CacheSpec, Cpu, KvFormats, Model, ModelFiles, SessionOptions};
+use roofline_engine::{Arithmetic, CacheSpec, Cpu, KvFormats, Model, ModelFiles, Packing, SessionOptions};
 use roofline_kernels::physical_cores;
 use roofline_lab::bench::{self, Progress, Report, Settings, Subject};
 use roofline_lab::environment::Environment;
@@ -18,7 +18,7 @@ use roofline_weights::Format;
 
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::model::{self, DEMO, Exactness};
+use crate::model::{self, DEMO, Exactness, Repacking};
 use crate::output::print_json;
 
 /// Measure tokens per second of models, beside this machine's roof measured in the same minutes
@@ -52,6 +52,8 @@ pub struct Bench {
     threads: Option<String>,
     #[command(flatten)]
     exactness: Exactness,
+    #[command(flatten)]
+    repacking: Repacking,
     /// How the KV cache stores numbers; a pair k=FORMAT,v=FORMAT counts as one
     #[arg(long, value_name = "LIST", default_value = "f16")]
     kv_type: String,
@@ -94,7 +96,7 @@ impl Bench {
         let cpu = Cpu::with_arithmetic(most_threads, isa, self.exactness.arithmetic_or(Arithmetic::Fast))?;
         let mut subjects = Vec::new();
         for files in &files {
-            subjects.push(subject(files, &cpu)?);
+            subjects.push(subject(files, &cpu, self.repacking.packing())?);
             if interrupt.asked() {
                 return Err(Failure::interrupted());
             }
@@ -166,9 +168,9 @@ fn check(files: &[ModelFiles], settings: &Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-fn subject(files: &ModelFiles, cpu: &Cpu) -> Result<Subject, Failure> {
+fn subject(files: &ModelFiles, cpu: &Cpu, packing: Packing) -> Result<Subject, Failure> {
     let bar = bar(&format!("loading {} {{bar:30}} {{pos}}/{{len}} tensors, {{eta}} left", files.name()));
-    let model = Model::load(files, cpu.clone(), &mut |done, all| {
+    let model = Model::load_with(files, cpu.clone(), packing, &mut |done, all| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
     });
