@@ -81,7 +81,7 @@ fn experts_have_the_same_bits() {
     let (rows, cols) = (40, 512);
     for format in Format::ALL {
         let (packed, mapped): (Vec<_>, Vec<_>) = (0..3)
-            .map(|_| both(Matrix::random(format, rows, cols, &mut random), &team).into())
+            .map(|_| both(Matrix::random(format, rows, cols, &mut random), &team))
             .map(|[packed, mapped]: [PackedMatrix; 2]| (packed, mapped))
             .unzip();
         let x = random.floats(7 * cols);
