@@ -1,8 +1,8 @@
 //! Rows turned into lines: word `i` of 16 rows becomes line `i` of 16 words.
 //!
 //! A lane of a packed matrix is a row, so whatever a format does with the bits of a word it can do to 16 rows at once
-//! when they are turned first, four rows at a time, so that they stay in registers; and the words of floats need nothing but that. Written word by word, a row at a time, the
-//! same costs three to five times as much (docs/kernels-log.md).
+//! when they are turned first, four rows at a time, so that they stay in registers; and the words of floats need
+//! nothing but that. What it is worth to a start is in docs/kernels-log.md.
 #![allow(clippy::needless_range_loop)] // lanes index several arrays at once, in unrolled loops
 
 use crate::layout::{GROUP, LINE};
