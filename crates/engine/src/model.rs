@@ -190,7 +190,10 @@ impl MappedTable {
     fn row(&self, id: u32, out: &mut [f32]) -> Result<(), EngineError> {
         let (row, bytes) = (id as usize, self.rows.row(id as usize));
         blocks::decode(self.format, bytes, out)?;
-        match blocks::first_not_finite(self.format, bytes).filter(|_| !self.checked) {
+        if self.checked {
+            return Ok(());
+        }
+        match blocks::first_not_finite(self.format, bytes) {
             Some(col) => Err(KernelError::NotFiniteIn { name: self.rows.name.clone(), row, col }.into()),
             None => Ok(()),
         }

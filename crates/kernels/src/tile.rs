@@ -45,7 +45,7 @@ impl Tile<'_> {
     }
 
     /// The same in vectors, but for the rows of a group that is not full. The loop above becomes a store and two
-    /// branches for each float: a quarter of the time of a prefill product.
+    /// branches for each float: 5 to 9 % of a whole prefill (docs/kernels-log.md).
     ///
     /// # Safety
     /// As for [`Tile::store`]; the machine has the instructions of `S`.
