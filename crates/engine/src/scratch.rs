@@ -3,31 +3,32 @@
 use crate::cache::{KvCache, Selection};
 use crate::error::EngineError;
 use crate::model::Model;
-use roofline_kernels::{Activations, AttentionScratch, Band, rope_angles};
+use roofline_kernels::{Activations, AttentionScratch, Band, Buffer, rope_angles};
 use roofline_model::config::Ffn;
 use std::ops::Range;
 
 /// Buffers for steps of up to `rows` rows. Pages the allocator hands out zeroed are not resident before they are
 /// written, so a session that only decodes touches one row of each.
 pub(crate) struct Scratch {
-    pub x: Vec<f32>,           // (rows, hidden), the residual stream
-    pub normed: Vec<f32>,      // (rows, hidden)
-    pub q: Vec<f32>,           // (rows, n_heads, head_dim)
-    pub k: Vec<f32>,           // (rows, n_kv_heads, head_dim)
-    pub v: Vec<f32>,           // (rows, n_kv_heads, head_dim)
-    pub mixed: Vec<f32>,       // (rows, n_heads, head_dim)
-    pub gate: Vec<f32>,        // (rows · n_active, ff)
-    pub up: Vec<f32>,          // (rows · n_active, ff)
-    pub sink_q: Vec<f32>,      // (rows, n_heads, head_dim), or empty
+    pub x: Buffer<f32>,        // (rows, hidden), the residual stream
+    pub normed: Buffer<f32>,   // (rows, hidden)
+    pub q: Buffer<f32>,        // (rows, n_heads, head_dim)
+    pub k: Buffer<f32>,        // (rows, n_kv_heads, head_dim)
+    pub v: Buffer<f32>,        // (rows, n_kv_heads, head_dim)
+    pub mixed: Buffer<f32>,    // (rows, n_heads, head_dim)
+    pub gate: Buffer<f32>,     // (rows · n_active, ff)
+    pub up: Buffer<f32>,       // (rows · n_active, ff)
+    pub sink_q: Buffer<f32>,   // (rows, n_heads, head_dim), or empty
     pub bands: Vec<Band>,      // (n_kv_heads, rows), or empty
     pub positions: Vec<usize>, // (rows)
     pub rope: Angles,          // (rows)
     pub sink_rope: Angles,     // (rows), or empty
-    pub logits: Vec<f32>,      // (head_rows, vocab_size)
+    pub logits: Buffer<f32>,   // (head_rows, vocab_size)
     pub experts: Option<ExpertScratch>,
     pub activations: Activations, // (rows · n_active, max(hidden, q, ff))
     pub attention: AttentionScratch,
     pub selection: Selection,
+    on_large_pages: bool,
 }
 
 /// Cosines and sines of the positions of a step.
@@ -53,12 +54,12 @@ impl Angles {
 
 /// Buffers of the expert path.
 pub(crate) struct ExpertScratch {
-    pub router: Vec<f32>,          // (rows, n_experts)
+    pub router: Buffer<f32>,       // (rows, n_experts)
     pub ids: Vec<u32>,             // (rows, n_active), the most probable first
-    pub weights: Vec<f32>,         // (rows, n_active)
+    pub weights: Buffer<f32>,      // (rows, n_active)
     pub groups: Vec<Range<usize>>, // (n_experts), rows of `grouped` that each expert works on
     pub place: Vec<usize>,         // (rows, n_active), where in `grouped` a row's visit is
-    pub grouped: Vec<f32>,         // (rows · n_active, hidden)
+    pub grouped: Buffer<f32>,      // (rows · n_active, hidden)
 }
 
 impl Scratch {
@@ -113,14 +114,35 @@ impl Scratch {
             sink_rope: Angles::with_capacity(if frames { rows } else { 0 }, pairs),
             logits: floats(head_rows, config.vocab_size)?,
             experts,
-            activations: Activations::with_capacity(rows * visits, hidden.max(q).max(ff)),
+            activations: Activations::with_capacity(rows * visits, hidden.max(q).max(ff))?,
             selection: Selection::default(),
+            on_large_pages: false,
             attention: AttentionScratch::new(model.cpu().threads(), &model.attention_shape(), context)?,
         })
     }
 }
 
+/// From this many rows on, buffers are on large pages: each column of outputs that a tile writes lies on a page of its
+/// own for every row, and small pages then cost 3 to 8 % of a prefill (docs/kernels-log.md).
+const LARGE_PAGE_ROWS: usize = 64;
+
 impl Scratch {
+    /// Asks for large pages if a step of `rows` rows is worth them. Once: a page that is there stays as it is.
+    pub fn choose_pages(&mut self, rows: usize) {
+        if rows < LARGE_PAGE_ROWS || self.on_large_pages {
+            return;
+        }
+        self.on_large_pages = true;
+        let Scratch { x, normed, q, k, v, mixed, gate, up, sink_q, .. } = self;
+        for buffer in [x, normed, q, k, v, mixed, gate, up, sink_q] {
+            buffer.ask_for_large_pages();
+        }
+        self.activations.ask_for_large_pages();
+        if let Some(experts) = &self.experts {
+            experts.grouped.ask_for_large_pages();
+        }
+    }
+
     /// Makes room for the hidden states of `rows` rows, of which the other buffers hold a chunk at a time.
     ///
     /// # Errors
@@ -128,6 +150,7 @@ impl Scratch {
     pub fn hold(&mut self, rows: usize, hidden: usize) -> Result<(), EngineError> {
         if self.x.len() < rows * hidden {
             self.x = floats(rows, hidden)?;
+            self.x.ask_for_large_pages();
         }
         if self.positions.len() < rows {
             self.positions.resize(rows, 0);
@@ -135,24 +158,23 @@ impl Scratch {
         Ok(())
     }
 
-    /// Lets go of what [`Scratch::hold`] made beyond `rows` rows.
-    pub fn release(&mut self, rows: usize, hidden: usize) {
-        self.x.truncate(rows * hidden);
-        self.x.shrink_to_fit();
+    /// Lets go of what [`Scratch::hold`] made beyond `rows` rows, and of the hidden states.
+    ///
+    /// # Errors
+    /// [`EngineError::Memory`] when the smaller buffer cannot be had.
+    pub fn release(&mut self, rows: usize, hidden: usize) -> Result<(), EngineError> {
+        if self.x.len() > rows * hidden {
+            self.x = floats(rows, hidden)?;
+        }
+        Ok(())
     }
 }
 
 /// `rows · cols` zeros.
-fn floats(rows: usize, cols: usize) -> Result<Vec<f32>, EngineError> {
-    let bytes = rows.checked_mul(cols).and_then(|n| n.checked_mul(4));
-    let Some(bytes) = bytes.filter(|&bytes| bytes <= isize::MAX as usize) else {
-        return Err(EngineError::Memory { what: "scratch", bytes: u64::MAX });
-    };
-    // `vec![0.0; n]` asks for zeroed memory, which stays unmapped until written; `try_reserve` would not.
-    let mut probe: Vec<f32> = Vec::new();
-    probe
-        .try_reserve_exact(rows * cols)
-        .map_err(|_| EngineError::Memory { what: "scratch", bytes: bytes as u64 })?;
-    drop(probe);
-    Ok(vec![0.0; rows * cols])
+fn floats(rows: usize, cols: usize) -> Result<Buffer<f32>, EngineError> {
+    let len = rows.checked_mul(cols);
+    len.and_then(Buffer::zeroed).ok_or_else(|| {
+        let bytes = len.and_then(|len| len.checked_mul(4)).map_or(u64::MAX, |bytes| bytes as u64);
+        EngineError::Memory { what: "scratch", bytes }
+    })
 }

@@ -72,7 +72,7 @@ fn main() {
     let mut criterion =
         Criterion::default().sample_size(10).measurement_time(Duration::from_secs(1)).configure_from_args();
     let x: Vec<f32> = (0..PREFILL * COLS).map(|i| (i as f32 * 0.11).cos()).collect();
-    let mut activations = Activations::with_capacity(PREFILL, COLS);
+    let mut activations = Activations::with_capacity(PREFILL, COLS).unwrap();
     let mut out = vec![0.0; PREFILL * ROWS];
     println!("{ROWS} x {COLS}, {threads} threads, {}, {kind} arithmetic", table.isa());
     let is_wanted =

@@ -6,6 +6,7 @@
 
 use roofline_weights::Format;
 
+use crate::aligned::{Buffer, Number};
 use crate::error::KernelError;
 use crate::layout::BLOCK;
 use crate::shared_slice::SharedSlice;
@@ -85,15 +86,15 @@ pub struct Activations {
     cols: usize,
     stride: usize, // elements from row to row: cols, filled up to whole blocks
     forms: Forms,
-    floats: Vec<f32>,      // (rows, stride), zero from cols on
-    bf16: Vec<u16>,        // (rows, stride), zero from cols on
-    bytes: Vec<i8>,        // (rows, stride)
-    biased: Vec<u8>,       // (rows, stride): the same, 128 more
-    pairs: Vec<i16>,       // (rows, stride), each quad as 0 2 1 3
-    halves: Vec<u32>,      // (rows, stride / 4, 2): upper bytes of a quad, lower bytes; of few rows only
-    scales: Vec<f32>,      // (rows, stride / 32), of bytes or pairs, as the next two
-    sums: Vec<i32>,        // (rows, stride / 16): sums of 16 integers
-    scaled_sums: Vec<f32>, // (rows, stride / 32, 3): scale * sum of the first 16, of the second 16, of all 32
+    floats: Buffer<f32>,      // (rows, stride), zero from cols on
+    bf16: Buffer<u16>,        // (rows, stride), zero from cols on
+    bytes: Buffer<i8>,        // (rows, stride)
+    biased: Buffer<u8>,       // (rows, stride): the same, 128 more
+    pairs: Buffer<i16>,       // (rows, stride), each quad as 0 2 1 3
+    halves: Buffer<u32>,      // (rows, stride / 4, 2): upper bytes of a quad, lower bytes; of few rows only
+    scales: Buffer<f32>,      // (rows, stride / 32), of bytes or pairs, as the next two
+    sums: Buffer<i32>,        // (rows, stride / 16): sums of 16 integers
+    scaled_sums: Buffer<f32>, // (rows, stride / 32, 3): scale * sum of the first 16, of the second 16, of all 32
 }
 
 /// One row of integers with what belongs to it; `blocks = cols / 32`. Either bytes or pairs are there.
@@ -141,27 +142,39 @@ pub(crate) struct IntegerRowMut<'a> {
 }
 
 impl Activations {
-    /// Room for any `rows <= max_rows` by `cols <= max_cols`. Later calls allocate nothing.
-    pub fn with_capacity(max_rows: usize, max_cols: usize) -> Activations {
+    /// Room for any `rows <= max_rows` by `cols <= max_cols`.
+    ///
+    /// # Errors
+    /// [`ActivationMemory`](KernelError::ActivationMemory).
+    pub fn with_capacity(max_rows: usize, max_cols: usize) -> Result<Activations, KernelError> {
         let stride = max_cols.next_multiple_of(BLOCK);
         let (elements, blocks) = (max_rows * stride, max_rows * stride / BLOCK);
-        Activations {
+        Ok(Activations {
             max_rows,
             max_cols,
             rows: 0,
             cols: 0,
             stride,
             forms: Forms::default(),
-            floats: vec![0.0; elements],
-            bf16: vec![0; elements],
-            bytes: vec![0; elements],
-            biased: vec![0; elements],
-            pairs: vec![0; elements],
-            halves: vec![0; max_rows.min(FEW_ROWS) * stride / 2],
-            scales: vec![0.0; blocks],
-            sums: vec![0; 2 * blocks],
-            scaled_sums: vec![0.0; 3 * blocks],
-        }
+            floats: room(elements)?,
+            bf16: room(elements)?,
+            bytes: room(elements)?,
+            biased: room(elements)?,
+            pairs: room(elements)?,
+            halves: room(max_rows.min(FEW_ROWS) * stride / 2)?,
+            scales: room(blocks)?,
+            sums: room(2 * blocks)?,
+            scaled_sums: room(3 * blocks)?,
+        })
+    }
+
+    /// Asks for pages of 2 MiB behind what is touched from now on: for many rows.
+    pub fn ask_for_large_pages(&self) {
+        self.floats.ask_for_large_pages();
+        self.bf16.ask_for_large_pages();
+        self.bytes.ask_for_large_pages();
+        self.biased.ask_for_large_pages();
+        self.pairs.ask_for_large_pages();
     }
 
     /// Bytes held. Forms that are never prepared are never touched, so the system keeps no memory for them.
@@ -338,4 +351,10 @@ impl Activations {
             scaled_sums: &self.scaled_sums[row * 3 * blocks..(row + 1) * 3 * blocks],
         }
     }
+}
+
+/// `len` zeros.
+fn room<T: Number>(len: usize) -> Result<Buffer<T>, KernelError> {
+    Buffer::zeroed(len)
+        .ok_or(KernelError::ActivationMemory { bytes: (len as u64).saturating_mul(size_of::<T>() as u64) })
 }

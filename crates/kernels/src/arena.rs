@@ -27,7 +27,7 @@ unsafe impl Sync for Chunk {}
 
 impl Chunk {
     fn new(len: usize) -> Option<Chunk> {
-        let mut bytes = AlignedBytes::zeroed(len)?;
+        let mut bytes = AlignedBytes::zeroed_on_large_pages(len)?;
         let start = bytes.as_mut_slice().as_mut_ptr();
         Some(Chunk { start, len, _bytes: bytes })
     }

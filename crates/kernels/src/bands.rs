@@ -33,8 +33,10 @@ impl Bands {
             let mut band = lock(&band.0);
             if band.as_mut().is_none_or(|band| band.as_mut_slice().len() < len) {
                 let threads = self.workers.len();
-                *band =
-                    Some(AlignedBytes::zeroed(len).ok_or(KernelError::BandMemory { bytes: len, threads })?);
+                *band = Some(
+                    AlignedBytes::zeroed_on_large_pages(len)
+                        .ok_or(KernelError::BandMemory { bytes: len, threads })?,
+                );
             }
         }
         self.len.fetch_max(len, Ordering::Release);

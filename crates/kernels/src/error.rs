@@ -73,6 +73,12 @@ pub enum KernelError {
         /// First column of the offending block (the column itself for float formats).
         col: usize,
     },
+    /// No memory for the activations of a step.
+    #[error("no memory for activations of {bytes} bytes; take fewer rows at a time")]
+    ActivationMemory {
+        /// Bytes that could not be had.
+        bytes: u64,
+    },
     /// No memory to pack groups of a mapped matrix in.
     #[error("no memory for {bytes} bytes to pack weights in on each of {threads} threads")]
     BandMemory {

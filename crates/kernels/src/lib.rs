@@ -39,6 +39,7 @@ mod whole_groups;
 
 pub use activation::{Activation, activate, activate_gated, add, add_bias};
 pub use activations::Activations;
+pub use aligned::{Buffer, Number};
 pub use attention::{
     AttentionJob, AttentionScratch, AttentionShape, Band, Visible, attention, attention_mass,
     attention_weights,

@@ -44,30 +44,60 @@ impl Tile<'_> {
         }
     }
 
-    /// The same in vectors, but for the rows of a group that is not full. The loop above becomes a store and two
-    /// branches for each float: 5 to 9 % of a whole prefill (docs/kernels-log.md).
+    /// The same in vectors. The loop above becomes a store and two branches for each float: 5 to 9 % of a whole prefill
+    /// (docs/kernels-log.md).
     ///
     /// # Safety
     /// As for [`Tile::store`]; the machine has the instructions of `S`.
     #[inline(always)]
     pub unsafe fn store_vectors<S: Simd>(&self, group: usize, row: usize, sums: &[f32; GROUP]) {
-        let first = group * GROUP;
-        // SAFETY: by the contract; the group is full, so that 16 outputs and 16 elements of the bias are there.
+        for lane in (0..GROUP).step_by(S::LANES) {
+            // SAFETY: by the contract; `LANES` divides 16.
+            unsafe { self.store_lanes::<S>(group, row, lane, S::load_f32(sums.as_ptr().add(lane))) };
+        }
+    }
+
+    /// The same of outputs `lane..lane + LANES` of a group, in a vector.
+    ///
+    /// # Safety
+    /// As for [`Tile::store`]; the machine has the instructions of `S`; `lane + LANES <= 16`.
+    #[inline(always)]
+    pub unsafe fn store_lanes<S: Simd>(&self, group: usize, row: usize, lane: usize, sums: S::Float) {
+        let first = group * GROUP + lane;
+        // SAFETY: by the contract; where the vector is full, as many outputs and elements of the bias are there.
         unsafe {
-            if first + GROUP > self.w.rows() {
-                return self.store(group, row, sums);
+            if first + S::LANES > self.w.rows() {
+                let mut lanes = [0.0; GROUP];
+                S::store_f32(lanes.as_mut_ptr(), sums);
+                return self.store_some(first, row, &lanes);
             }
-            let out = self.out.part(row * self.w.rows() + first, GROUP).as_mut_ptr();
-            for lane in (0..GROUP).step_by(S::LANES) {
-                let mut sum = S::load_f32(sums.as_ptr().add(lane));
-                if let Some(bias) = self.bias {
-                    sum = S::add(sum, S::load_f32(bias.as_ptr().add(first + lane)));
-                }
-                if self.add {
-                    sum = S::add(sum, S::load_f32(out.add(lane)));
-                }
-                S::store_f32(out.add(lane), sum);
+            let out = self.out.part(row * self.w.rows() + first, S::LANES).as_mut_ptr();
+            let mut sum = sums;
+            if let Some(bias) = self.bias {
+                sum = S::add(sum, S::load_f32(bias.as_ptr().add(first)));
             }
+            if self.add {
+                sum = S::add(sum, S::load_f32(out));
+            }
+            S::store_f32(out, sum);
+        }
+    }
+
+    /// Those outputs of a vector that the matrix has: some of its last rows, or none.
+    ///
+    /// # Safety
+    /// As for [`Tile::store`].
+    #[cold]
+    unsafe fn store_some(&self, first: usize, row: usize, lanes: &[f32; GROUP]) {
+        let len = self.w.rows().saturating_sub(first);
+        if len == 0 {
+            return;
+        }
+        // SAFETY: by the contract.
+        let out = unsafe { self.out.part(row * self.w.rows() + first, len) };
+        for (i, out) in out.iter_mut().enumerate() {
+            let sum = self.bias.map_or(lanes[i], |bias| lanes[i] + bias[first + i]);
+            *out = if self.add { sum + *out } else { sum };
         }
     }
 }

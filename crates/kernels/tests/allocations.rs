@@ -60,7 +60,7 @@ fn a_product_allocates_nothing() {
             let w = matrix(100);
             let experts: Vec<_> = (0..3).map(|_| matrix(50)).collect();
             let x = random.floats(rows * cols);
-            let mut activations = Activations::with_capacity(rows, cols);
+            let mut activations = Activations::with_capacity(rows, cols).unwrap();
             let (mut a, mut b, mut c) = (vec![0.0; rows * 100], vec![0.0; rows * 100], vec![0.0; rows * 50]);
             let mut run = |rows: usize| {
                 activations.set(&table, &team, &x[..rows * cols], rows, cols, &[format]).unwrap();

@@ -31,7 +31,7 @@ fn tables() -> impl Iterator<Item = KernelTable> {
 
 /// `x * w^T + bias`, added to `x`'s first element of each row.
 fn product(table: &KernelTable, team: &Team, w: &PackedMatrix, x: &[f32], rows: usize) -> Vec<u32> {
-    let mut activations = Activations::with_capacity(rows, w.cols());
+    let mut activations = Activations::with_capacity(rows, w.cols()).unwrap();
     activations.set(table, team, x, rows, w.cols(), &[w.format()]).unwrap();
     let bias: Vec<f32> = (0..w.rows()).map(|i| i as f32).collect(); // (w.rows)
     let mut out = vec![0.5; rows * w.rows()]; // (rows, w.rows)
@@ -86,7 +86,7 @@ fn experts_have_the_same_bits() {
             .unzip();
         let x = random.floats(7 * cols);
         let table = KernelTable::detect_for(None, Arithmetic::Fast).unwrap();
-        let mut activations = Activations::with_capacity(7, cols);
+        let mut activations = Activations::with_capacity(7, cols).unwrap();
         activations.set(&table, &team, &x, 7, cols, &[format]).unwrap();
         let all = [&packed, &mapped].map(|experts| {
             let mut out = vec![f32::NAN; 7 * rows]; // (7, rows)
@@ -137,7 +137,7 @@ fn a_weight_that_is_no_number_is_named_when_it_is_multiplied() {
         }
         let source = Arc::new(Matrix::from_bytes(format, rows, cols, bytes));
         let w = PackedMatrix::mapped(format, rows, cols, source).unwrap();
-        let mut activations = Activations::with_capacity(1, cols);
+        let mut activations = Activations::with_capacity(1, cols).unwrap();
         activations.set(&table, &team, &random.floats(cols), 1, cols, &[format]).unwrap();
         let mut out = vec![0.0; rows]; // (1, rows)
         let job = MatmulJob { w: &w, bias: None, out: &mut out, add: false };

@@ -21,7 +21,7 @@ fn kinds() -> impl Iterator<Item = (Isa, Arithmetic)> {
 /// `x * w^T` for `rows` rows.
 fn product(kind: (Isa, Arithmetic), team: &Team, w: &PackedMatrix, x: &[f32], rows: usize) -> Vec<f32> {
     let table = KernelTable::detect_for(Some(kind.0), kind.1).unwrap();
-    let mut activations = Activations::with_capacity(rows, w.cols());
+    let mut activations = Activations::with_capacity(rows, w.cols()).unwrap();
     activations.set(&table, team, x, rows, w.cols(), &[w.format()]).unwrap();
     let mut out = vec![f32::NAN; rows * w.rows()];
     let job = MatmulJob { w, bias: None, out: &mut out, add: false };
@@ -202,7 +202,7 @@ fn bias_and_residual_are_added_once_and_jobs_share_one_input() {
             .collect();
         for rows in [1, 6] {
             let x = random.floats(rows * cols);
-            let mut activations = Activations::with_capacity(rows + 2, cols + 7);
+            let mut activations = Activations::with_capacity(rows + 2, cols + 7).unwrap();
             activations.set(&table, &team, &x, rows, cols, &formats).unwrap();
             let biases: Vec<Vec<f32>> = packed.iter().map(|w| random.floats(w.rows())).collect();
             let mut outs: Vec<Vec<f32>> = packed.iter().map(|w| random.floats(rows * w.rows())).collect();
@@ -245,7 +245,7 @@ fn experts_multiply_their_own_rows_only() {
                 (0..5).map(|_| Matrix::random(format, 40, 256, &mut random).pack(&team)).collect();
             let groups = [0..1, 1..1, 1..12, 12..14, 14..14];
             let x = random.floats(14 * 256);
-            let mut activations = Activations::with_capacity(14, 256);
+            let mut activations = Activations::with_capacity(14, 256).unwrap();
             activations.set(&table, &team, &x, 14, 256, &[format]).unwrap();
             let mut out = vec![f32::NAN; 14 * 40];
             matmul_experts(&table, &team, &activations, &experts, &groups, &mut out).unwrap();
@@ -268,7 +268,7 @@ fn what_does_not_fit_is_refused_and_nothing_written() {
     let mut random = Random(16);
     let float = Matrix::random(Format::F32, 8, 64, &mut random).pack(&team);
     let quantized = Matrix::random(Format::Q8_0, 8, 64, &mut random).pack(&team);
-    let mut x = Activations::with_capacity(4, 64);
+    let mut x = Activations::with_capacity(4, 64).unwrap();
     let values = random.floats(4 * 64);
     let shape = |result: Result<(), KernelError>| matches!(result, Err(KernelError::Shape { .. }));
     assert!(shape(x.set(&table, &team, &values, 5, 64, &[Format::F32])));

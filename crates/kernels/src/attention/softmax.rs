@@ -48,31 +48,29 @@ impl Kernel for Soften<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        debug_assert!(self.seen.len() <= MAX_PANEL && self.width <= STRIP);
+        let Soften { width, scores, seen, states, rescale } = self;
+        assert!(seen.len() <= MAX_PANEL && width <= STRIP);
+        // Each step for all queries before the next one: the ends of a query's sums and maxima are chains that other
+        // queries' work hides, and a query as a whole is too long for the processor to look beyond it.
         let mut fall = [0.0; 16];
-        let rows = self.scores.chunks_exact_mut(STRIP);
-        for (i, ((row, seen), state)) in rows.zip(self.seen).zip(self.states.iter_mut()).enumerate() {
-            if seen.is_empty() {
-                continue;
-            }
-            let row = &mut row[..self.width];
-            if seen.from > 0 || seen.to < self.width {
-                hide(simd, row, *seen);
-            }
-            let max = f32::max(state.max, largest(simd, row));
-            fall[i] = state.max - max;
-            state.max = max;
-            let sum = weigh(simd, row, max);
-            // The sum before is rescaled with the outputs below, so keep both until the factors are known.
-            self.rescale[i] = sum;
-        }
-        let sums = *self.rescale;
-        for (factors, fall) in self.rescale.chunks_exact_mut(S::LANES).zip(fall.chunks_exact(S::LANES)) {
-            simd.write(factors, simd.exp2(simd.read(fall)));
-        }
-        for (i, (seen, state)) in self.seen.iter().zip(self.states.iter_mut()).enumerate() {
+        for ((i, row), seen) in scores.chunks_exact_mut(STRIP).enumerate().zip(seen) {
             if !seen.is_empty() {
-                state.sum = state.sum * self.rescale[i] + sums[i];
+                let row = &mut row[..width];
+                if seen.from > 0 || seen.to < width {
+                    hide(simd, row, *seen);
+                }
+                let max = f32::max(states[i].max, largest(simd, row));
+                fall[i] = states[i].max - max;
+                states[i].max = max;
+            }
+        }
+        for factors in rescale.chunks_exact_mut(S::LANES).zip(fall.chunks_exact(S::LANES)) {
+            simd.write(factors.0, simd.exp2(simd.read(factors.1)));
+        }
+        for (i, (row, seen)) in scores.chunks_exact_mut(STRIP).zip(seen).enumerate() {
+            if !seen.is_empty() {
+                let sum = weigh(simd, &mut row[..width], states[i].max);
+                states[i].sum = states[i].sum * rescale[i] + sum;
             }
         }
     }

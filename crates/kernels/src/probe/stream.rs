@@ -107,7 +107,7 @@ fn sample(
     }
     // The memory of packed matrices, so that pages are as large as theirs.
     let mut reserved = (0..plan.threads)
-        .map(|_| AlignedBytes::zeroed(bytes).ok_or(ProbeError::Memory { bytes }))
+        .map(|_| AlignedBytes::zeroed_on_large_pages(bytes).ok_or(ProbeError::Memory { bytes }))
         .collect::<Result<Vec<_>, _>>()?;
     let buffers: Vec<&mut [Line]> =
         reserved.iter_mut().map(|buffer| bytemuck::cast_slice_mut(buffer.as_mut_slice())).collect();

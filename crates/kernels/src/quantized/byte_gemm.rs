@@ -124,7 +124,35 @@ const fn first_bits<Q: Quantized>() -> i32 {
 /// Groups whose panels are used together: two fill the vectors of AVX-512, and the first-level cache holds them.
 const PANELS: usize = 2;
 /// Activation rows of a tile, at most: then unpacking is some percent of the work.
-pub(crate) const BYTE_TILE_ROWS: usize = 240;
+pub(crate) const BYTE_TILE_ROWS: usize = 264;
+
+/// Asks for the superblocks that will be unpacked next, some lines beside the products of some rows.
+struct Ahead {
+    groups: [*const u8; PANELS],
+    lines: usize, // at a time, of each group
+}
+
+impl Ahead {
+    /// For `times` times.
+    #[inline(always)]
+    fn new<Q: Quantized>(strip: &Strip<'_>, times: usize) -> Ahead {
+        let second = strip.next.wrapping_add(strip.tile.w.group_bytes());
+        let lines = Q::LAYOUT.super_bytes(strip.blocks).div_ceil(LINE);
+        let is_first = strip.at == 0; // strip of these superblocks
+        Ahead { groups: [strip.next, second], lines: if is_first { lines.div_ceil(times.max(1)) } else { 0 } }
+    }
+
+    #[inline(always)]
+    fn fetch_some<S: ByteProducts>(&mut self) {
+        for _ in 0..self.lines {
+            for group in &mut self.groups {
+                // SAFETY: the address of a prefetch need not be good.
+                unsafe { S::prefetch(*group) };
+                *group = group.wrapping_add(LINE);
+            }
+        }
+    }
+}
 
 /// Sums of a tile while superblocks go by.
 #[repr(C, align(64))]
@@ -157,23 +185,21 @@ pub(crate) unsafe fn byte_gemm<S: ByteProducts, Q: Quantized, const UNITS: usize
                 for (which, panel) in panels[..groups].iter_mut().enumerate() {
                     panel.fill::<S, Q>(tile.w.group(group + which).as_ptr().add(super_at), blocks);
                 }
+                super_at += layout.super_bytes(blocks);
+                let last = first_col + SUPER >= cols;
+                let next = if last { PANELS * tile.w.group_bytes() } else { super_at };
                 let step = UNITS * S::LANES;
                 for at in (0..groups * GROUP).step_by(step) {
                     let x = tile.x.byte_rows(tile.first_row);
+                    let next = tile.w.group(group).as_ptr().wrapping_add(next);
+                    let first_block = first_col / BLOCK;
                     let strip =
-                        Strip { panels: &panels, at, x, first_block: first_col / BLOCK, blocks, sums };
+                        Strip { tile, panels: &panels, group, at, x, first_block, blocks, sums, last, next };
                     if at + step <= groups * GROUP {
-                        strip.all_rows::<S, Q, UNITS, ROWS>(tile.rows);
+                        strip.all_rows::<S, Q, UNITS, ROWS>();
                     } else {
-                        strip.all_rows::<S, Q, 1, 2>(tile.rows); // the last group of an odd number: seldom
+                        strip.all_rows::<S, Q, 1, 2>(); // the last group of an odd number: seldom
                     }
-                }
-                super_at += layout.super_bytes(blocks);
-            }
-            for row in 0..tile.rows {
-                for which in 0..groups {
-                    let sums = &*sums.add((row * PANELS + which) * GROUP).cast::<[f32; GROUP]>();
-                    tile.store_vectors::<S>(group + which, tile.first_row + row, sums);
                 }
             }
         }
@@ -182,37 +208,71 @@ pub(crate) unsafe fn byte_gemm<S: ByteProducts, Q: Quantized, const UNITS: usize
 
 /// Outputs from `at` on of two unpacked groups, over one superblock.
 struct Strip<'a> {
+    tile: &'a Tile<'a>,
     panels: &'a [Panel; PANELS],
+    group: usize,       // of the first panel
     at: usize,          // first output, of the 32 of both groups
     x: ByteRows,        // from the first row of the tile on
     first_block: usize, // of the activation rows
     blocks: usize,
-    sums: *mut f32, // as TileSums
+    sums: *mut f32,  // as TileSums
+    last: bool,      // superblock of the groups
+    next: *const u8, // what will be unpacked next, of the first of both groups
 }
 
 impl Strip<'_> {
-    /// All `rows` rows of the tile, `ROWS` at a time, then what is left.
+    /// All rows of the tile, `ROWS` at a time, then what is left.
     ///
     /// # Safety
     /// As for [`byte_gemm`].
     #[inline(always)]
-    unsafe fn all_rows<S: ByteProducts, Q: Quantized, const UNITS: usize, const ROWS: usize>(
-        &self,
-        rows: usize,
-    ) {
+    unsafe fn all_rows<S: ByteProducts, Q: Quantized, const UNITS: usize, const ROWS: usize>(&self) {
+        let rows = self.tile.rows;
+        let mut ahead = Ahead::new::<Q>(self, rows / ROWS);
         let mut row = 0;
         // SAFETY: by the contract; rows stay inside the tile.
         unsafe {
             while row + ROWS <= rows {
+                ahead.fetch_some::<S>();
                 self.rows::<S, Q, UNITS, ROWS>(row);
+                self.store::<S, UNITS>(row, ROWS);
                 row += ROWS;
             }
             while row + 2 <= rows {
                 self.rows::<S, Q, UNITS, 2>(row);
+                self.store::<S, UNITS>(row, 2);
                 row += 2;
             }
             if row < rows {
                 self.rows::<S, Q, UNITS, 1>(row);
+                self.store::<S, UNITS>(row, 1);
+            }
+        }
+    }
+
+    /// Stores the outputs of rows `row..row + rows` of the tile, if these are their last products: while the next rows are
+    /// multiplied, so that nothing waits for the lines they lie on.
+    ///
+    /// # Safety
+    /// As for [`byte_gemm`].
+    #[inline(always)]
+    unsafe fn store<S: ByteProducts, const UNITS: usize>(&self, row: usize, rows: usize) {
+        if !self.last {
+            return;
+        }
+        for row in row..row + rows {
+            for unit in 0..UNITS {
+                let at = self.at + unit * S::LANES;
+                // SAFETY: by the contract; the sums were just written.
+                unsafe {
+                    let sums = S::load_f32(self.sums.add(row * PANELS * GROUP + at));
+                    self.tile.store_lanes::<S>(
+                        self.group + at / GROUP,
+                        self.tile.first_row + row,
+                        at % GROUP,
+                        sums,
+                    );
+                }
             }
         }
     }
