@@ -52,12 +52,14 @@ impl AlignedBytes {
         Layout::from_size_align(len.checked_next_multiple_of(unit)?.checked_add(unit)?, ALLOCATED).ok()
     }
 
-    /// Asks for large pages behind what is touched from now on. A system that refuses gives small pages as before.
+    /// Asks for large pages behind what is touched from now on; the last one if the bytes fill half of it. A system that
+    /// refuses gives small pages as before.
     pub fn ask_for_large_pages(&self) {
         if self.len >= LARGE_PAGE {
+            let pages = (self.len + LARGE_PAGE / 2) / LARGE_PAGE;
             // SAFETY: `start` is inside of the allocation.
             let start = unsafe { self.allocated.as_ptr().add(self.start) };
-            advise_large_pages(start, self.len.next_multiple_of(LARGE_PAGE));
+            advise_large_pages(start, pages * LARGE_PAGE);
         }
     }
 
