@@ -3,7 +3,7 @@
 //! same minute.
 //!
 //! `cargo bench -p roofline-kernels --bench matmul [-- q4_k]` (threads: `BENCH_THREADS`, default 1; level:
-//! `ROOFLINE_ISA`; `BENCH_EXACT=1` for exact arithmetic). Criterion calls operations "elements"; a product and its sum are
+//! `ROOFLINE_ISA`; weights that decode walks through: `BENCH_MIB`; `BENCH_EXACT=1` for exact arithmetic). Criterion calls operations "elements"; a product and its sum are
 //! two. Below the samples of each format stand its rates beside peaks probed right before.
 #![allow(clippy::unwrap_used, missing_docs)] // a measurement that cannot be set up may stop
 
@@ -20,8 +20,8 @@ use roofline_weights::{Format, blocks};
 const ROWS: usize = 2816;
 const COLS: usize = 1024;
 const PREFILL: usize = 512;
-/// Weight bytes that are cycled through in decode.
-const BEYOND_CACHE: usize = 256 << 20;
+/// MiB of weights that are cycled through in decode, unless `BENCH_MIB` says otherwise.
+const BEYOND_CACHE: usize = 256;
 
 fn matrix(format: Format, team: &Team) -> PackedMatrix {
     let weights: Vec<f32> = (0..COLS).map(|i| (i as f32 * 0.37).sin()).collect();
@@ -36,8 +36,8 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Bytes per second that the fastest loop of the probe reads, from as much memory as decode walks through.
-fn memory_peak(plan: Plan) -> f64 {
-    let loops = read(plan, Memory { bytes_per_thread: BEYOND_CACHE / plan.threads }).unwrap();
+fn memory_peak(plan: Plan, bytes: usize) -> f64 {
+    let loops = read(plan, Memory { bytes_per_thread: bytes / plan.threads }).unwrap();
     loops.into_iter().map(|samples| median(samples.rates)).fold(0.0, f64::max)
 }
 
@@ -64,6 +64,7 @@ fn seconds(mut call: impl FnMut()) -> f64 {
 
 fn main() {
     let threads: usize = std::env::var("BENCH_THREADS").map_or(1, |threads| threads.parse().unwrap());
+    let walked = std::env::var("BENCH_MIB").map_or(BEYOND_CACHE, |mib| mib.parse().unwrap()) << 20;
     let isa = std::env::var("ROOFLINE_ISA").ok().map(|name| name.parse().unwrap());
     let kind = if std::env::var_os("BENCH_EXACT").is_some() { Kind::Exact } else { Kind::Fast };
     let (table, team) = (KernelTable::detect_for(isa, kind).unwrap(), Team::new(threads).unwrap());
@@ -81,7 +82,7 @@ fn main() {
         let first = matrix(format, &team);
         let bytes = first.stored_bytes();
         let mut matrices = vec![first];
-        matrices.extend((1..BEYOND_CACHE / bytes).map(|_| matrix(format, &team)));
+        matrices.extend((1..walked / bytes).map(|_| matrix(format, &team)));
         let mut run = |w: &PackedMatrix, rows: usize| {
             activations.set(&table, &team, &x[..rows * COLS], rows, COLS, &[format]).unwrap();
             let job = MatmulJob { w, bias: None, out: &mut out[..rows * ROWS], add: false };
@@ -100,7 +101,7 @@ fn main() {
             .choices()
             .find(|choice| choice.operation == Operation::Gemm && choice.format == format.name())
             .map_or("", |choice| choice.numbers);
-        let (memory, peak) = (memory_peak(plan), arithmetic_peak(plan, numbers));
+        let (memory, peak) = (memory_peak(plan, walked), arithmetic_peak(plan, numbers));
         let decode = (matrices.len() * bytes) as f64 / seconds(|| matrices.iter().for_each(|w| run(w, 1)));
         let prefill = (2 * PREFILL * ROWS * COLS) as f64 / seconds(|| run(&matrices[0], PREFILL));
         println!(

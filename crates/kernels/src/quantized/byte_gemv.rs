@@ -118,17 +118,19 @@ unsafe fn block<S: ByteProducts, Q: Quantized, const UNITS: usize>(
     // SAFETY: by the contract.
     unsafe {
         let bytes = x.bytes.as_ptr().add(block * BLOCK).cast::<i16>();
-        let mut products = [S::zero_sum(); UNITS];
+        // Integers may be added in any order: quads in turn go to chains of their own, half as long.
+        let mut products = [[S::zero_sum(); 2]; UNITS];
         let mut folded = [S::splat32(0); UNITS]; // total of the block where factors are folded into integers
         let mut scaled = [S::splat_f32(0.0); UNITS]; // otherwise, totals times their scales
         unroll8!(QUAD => {
             let quad = S::splat_pair(bytes.add(2 * QUAD));
             for unit in 0..UNITS {
                 let weights = planes[unit].bytes::<S, Q>(QUAD);
-                products[unit] = if small {
-                    S::dot_unsigned::<true>(products[unit], weights, quad)
+                let chain = &mut products[unit][QUAD % S::CHAINS];
+                *chain = if small {
+                    S::dot_unsigned::<true>(*chain, weights, quad)
                 } else {
-                    S::dot_unsigned::<false>(products[unit], weights, quad)
+                    S::dot_unsigned::<false>(*chain, weights, quad)
                 };
             }
             if QUAD % quads == quads - 1 {
@@ -142,7 +144,10 @@ unsafe fn block<S: ByteProducts, Q: Quantized, const UNITS: usize>(
                 let excess = S::splat32(sum * layout.offset);
                 for unit in 0..UNITS {
                     let (panel, lane) = (&scales[unit / per_group], unit % per_group * S::LANES);
-                    let mut total = S::total(products[unit]);
+                    let mut total = S::total(products[unit][0]);
+                    if S::CHAINS == 2 {
+                        total = S::add32(total, S::total(products[unit][1]));
+                    }
                     if layout.offset != 0 {
                         total = S::sub32(total, excess);
                     }
@@ -155,7 +160,7 @@ unsafe fn block<S: ByteProducts, Q: Quantized, const UNITS: usize>(
                         scaled[unit] =
                             if sub_in_block == 0 { S::mul(total, scale) } else { S::fma(total, scale, scaled[unit]) };
                     }
-                    products[unit] = S::zero_sum();
+                    products[unit] = [S::zero_sum(); 2];
                 }
             }
         });

@@ -77,6 +77,7 @@ impl Simd for Avx2 {
 
 impl ByteProducts for Avx2 {
     const BIAS: i32 = 128;
+    const CHAINS: usize = 1;
 
     #[inline(always)]
     unsafe fn sums_from(from: *const i32) -> __m256i {

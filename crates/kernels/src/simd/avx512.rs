@@ -75,6 +75,7 @@ impl ByteDot for Avx512<true> {
 
 impl<const VNNI: bool> ByteProducts for Avx512<VNNI> {
     const BIAS: i32 = 128;
+    const CHAINS: usize = 2;
 
     #[inline(always)]
     unsafe fn sums_from(from: *const i32) -> __m512i {

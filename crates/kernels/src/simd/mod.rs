@@ -123,6 +123,8 @@ pub(crate) trait Simd {
 pub(crate) trait ByteProducts: Simd {
     /// What is added to the activations that meet signed weights, as these instructions multiply signed by unsigned.
     const BIAS: i32;
+    /// Sums beside each other that a block of one output is added up in, 1 or 2: as many as registers allow.
+    const CHAINS: usize;
 
     /// Sums that start at the integers behind the pointer.
     unsafe fn sums_from(from: *const i32) -> Self::Sum;

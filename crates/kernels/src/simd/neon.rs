@@ -107,6 +107,7 @@ impl<const DOTS: u8> Simd for Neon<DOTS> {
 /// Unsigned weights above 127 meet them by `usdot`, or are taken as 128 less, and 128 activations are added for it.
 impl<const DOTS: u8> ByteProducts for Neon<DOTS> {
     const BIAS: i32 = 0;
+    const CHAINS: usize = 1;
 
     #[inline(always)]
     unsafe fn sums_from(from: *const i32) -> (int32x4_t, int32x4_t) {
