@@ -56,3 +56,4 @@ pub use shared_bytes::SharedBytes;
 pub use softmax::{argmax, log_softmax, log_sum_exp, route, softmax};
 pub use table::{Arithmetic, Choice, KernelTable, Operation, SkipReason};
 pub use team::{Team, physical_cores};
+pub use vectors::{Plain, widely};

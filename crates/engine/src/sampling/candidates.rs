@@ -212,13 +212,16 @@ impl Candidates {
         if self.cut {
             self.list_weights(max)
         } else {
-            softmax::exp_weights(self.logits.iter().copied(), max, &mut self.weights, &mut self.chunk_sums)
+            self.weights.clear();
+            self.weights.extend_from_slice(&self.logits);
+            softmax::exp_weights(&mut self.weights, max, &mut self.chunk_sums)
         }
     }
 
     fn list_weights(&mut self, max: f32) -> f64 {
-        let logits = self.list.iter().map(|candidate| candidate.logit);
-        softmax::exp_weights(logits, max, &mut self.weights, &mut self.chunk_sums)
+        self.weights.clear();
+        self.weights.extend(self.list.iter().map(|candidate| candidate.logit));
+        softmax::exp_weights(&mut self.weights, max, &mut self.chunk_sums)
     }
 
     /// Total weight, and the sum of weight·(logit − max).

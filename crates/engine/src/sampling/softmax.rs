@@ -1,6 +1,8 @@
-//! Exponentials over a whole vocabulary, in loops the compiler turns into SIMD.
+//! Exponentials over a whole vocabulary, in loops the compiler turns into the vectors of this machine.
 //!
 //! `f32::exp` is a library call per element: 150 000 of them cost more than everything else in a sampler.
+
+use roofline_kernels::{Plain, widely};
 
 /// Elements whose exponentials are added in float32 before the sum moves to float64.
 const CHUNK: usize = 256;
@@ -38,22 +40,56 @@ pub(super) fn weight(logit: f32, max: f32) -> f32 {
 
 /// Sum of e^(logit − max); max must be the largest logit and finite.
 pub(super) fn sum_exp(logits: &[f32], max: f32) -> f64 {
-    logits.chunks(CHUNK).map(|chunk| f64::from(chunk_sum(chunk, max))).sum()
+    widely(SumExp { logits, max })
 }
 
-/// Writes e^(logit − max) to `weights` and the sum of each [`CHUNK`] to `chunk_sums`; returns the total. No vector grows
-/// beyond the capacity it has for a vocabulary of this length.
-pub(super) fn exp_weights(
-    logits: impl Iterator<Item = f32>,
+struct SumExp<'a> {
+    logits: &'a [f32],
     max: f32,
-    weights: &mut Vec<f32>,
-    chunk_sums: &mut Vec<f64>,
-) -> f64 {
-    weights.clear();
-    weights.extend(logits.map(|logit| exp_nonpositive(logit - max)));
+}
+
+impl Plain for SumExp<'_> {
+    type Out = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let mut total = 0.0;
+        for chunk in self.logits.chunks(CHUNK) {
+            total += f64::from(chunk_sum(chunk, self.max));
+        }
+        total
+    }
+}
+
+/// Makes `weights`, which are logits, e^(logit − max) and writes the sum of each [`CHUNK`] to `chunk_sums`; returns the
+/// total. `chunk_sums` does not grow beyond the capacity it has for a vocabulary of this length.
+pub(super) fn exp_weights(weights: &mut [f32], max: f32, chunk_sums: &mut Vec<f64>) -> f64 {
     chunk_sums.clear();
-    chunk_sums.extend(weights.chunks(CHUNK).map(|chunk| f64::from(plain_sum(chunk))));
-    chunk_sums.iter().sum()
+    chunk_sums.resize(weights.len().div_ceil(CHUNK), 0.0);
+    widely(ExpWeights { weights, max, chunk_sums })
+}
+
+struct ExpWeights<'a> {
+    weights: &'a mut [f32],
+    max: f32,
+    chunk_sums: &'a mut [f64], // (weights / CHUNK)
+}
+
+impl Plain for ExpWeights<'_> {
+    type Out = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let mut total = 0.0;
+        for (chunk, sum) in self.weights.chunks_mut(CHUNK).zip(self.chunk_sums) {
+            for weight in chunk.iter_mut() {
+                *weight = exp_nonpositive(*weight - self.max);
+            }
+            *sum = f64::from(plain_sum(chunk));
+            total += *sum;
+        }
+        total
+    }
 }
 
 /// Room that `chunk_sums` of [`exp_weights`] needs.
@@ -88,10 +124,14 @@ pub(super) fn weighted_log_sum(logits: impl Iterator<Item = f32>, weights: &[f32
     logits.zip(weights).map(term).sum()
 }
 
+#[inline(always)]
 fn chunk_sum(logits: &[f32], max: f32) -> f32 {
     let mut lanes = [0.0; LANES];
     let groups = logits.chunks_exact(LANES);
-    let rest: f32 = groups.remainder().iter().map(|&logit| exp_nonpositive(logit - max)).sum();
+    let mut rest = 0.0;
+    for &logit in groups.remainder() {
+        rest += exp_nonpositive(logit - max);
+    }
     for group in groups {
         for (lane, &logit) in lanes.iter_mut().zip(group) {
             *lane += exp_nonpositive(logit - max);
@@ -100,6 +140,7 @@ fn chunk_sum(logits: &[f32], max: f32) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
+#[inline(always)]
 fn plain_sum(values: &[f32]) -> f32 {
     let mut lanes = [0.0; LANES];
     let groups = values.chunks_exact(LANES);
@@ -124,26 +165,41 @@ pub(super) struct Scan {
 
 /// One pass over raw logits.
 pub(super) fn scan(logits: &[f32]) -> Scan {
-    let mut max = [f32::NEG_INFINITY; LANES];
-    let mut banned = [0u32; LANES];
-    let mut broken = [0u32; LANES];
-    let groups = logits.chunks_exact(LANES);
-    let tail = groups.remainder();
-    let mut look = |group: &[f32]| {
-        for (i, &logit) in group.iter().enumerate() {
-            max[i] = if logit > max[i] { logit } else { max[i] };
-            banned[i] += u32::from(logit == f32::NEG_INFINITY);
-            broken[i] |= u32::from(logit.is_nan()) | u32::from(logit == f32::INFINITY);
+    let (max, banned, broken) = widely(Look(logits));
+    let broken = broken.then(|| logits.iter().position(|x| x.is_nan() || *x == f32::INFINITY));
+    Scan { max, banned, broken: broken.flatten() }
+}
+
+/// The largest, how many are -inf, and whether one is NaN or +inf.
+struct Look<'a>(&'a [f32]);
+
+impl Plain for Look<'_> {
+    type Out = (f32, usize, bool);
+
+    #[inline(always)]
+    fn run(self) -> (f32, usize, bool) {
+        let mut max = [f32::NEG_INFINITY; LANES];
+        let mut banned = [0u32; LANES];
+        let mut broken = [0u32; LANES];
+        let mut groups = self.0.chunks_exact(LANES);
+        for group in &mut groups {
+            for i in 0..LANES {
+                look(group[i], &mut max[i], &mut banned[i], &mut broken[i]);
+            }
         }
-    };
-    groups.for_each(&mut look);
-    look(tail);
-    let broken = broken.contains(&1).then(|| logits.iter().position(|x| x.is_nan() || *x == f32::INFINITY));
-    Scan {
-        max: max.into_iter().fold(f32::NEG_INFINITY, f32::max),
-        banned: banned.iter().map(|&n| n as usize).sum(),
-        broken: broken.flatten(),
+        for (i, &logit) in groups.remainder().iter().enumerate() {
+            look(logit, &mut max[i], &mut banned[i], &mut broken[i]);
+        }
+        let max = max.into_iter().fold(f32::NEG_INFINITY, f32::max);
+        (max, banned.iter().map(|&n| n as usize).sum(), broken.contains(&1))
     }
+}
+
+#[inline(always)]
+fn look(logit: f32, max: &mut f32, banned: &mut u32, broken: &mut u32) {
+    *max = if logit > *max { logit } else { *max };
+    *banned += u32::from(logit == f32::NEG_INFINITY);
+    *broken |= u32::from(logit.is_nan()) | u32::from(logit == f32::INFINITY);
 }
 
 #[cfg(test)]
@@ -180,7 +236,8 @@ mod tests {
     fn index_at_finds_what_a_plain_running_sum_finds() {
         let logits: Vec<f32> = (0..1000).map(|i| ((i * 37) % 101) as f32 * 0.1 - 10.0).collect();
         let (mut weights, mut sums) = (Vec::new(), Vec::new());
-        let total = exp_weights(logits.iter().copied(), 0.0, &mut weights, &mut sums);
+        weights.extend_from_slice(&logits);
+        let total = exp_weights(&mut weights, 0.0, &mut sums);
         assert!((total - sum_exp(&logits, 0.0)).abs() < 1e-6 * total);
         for step in 0..200 {
             let target = total * f64::from(step) / 200.0;

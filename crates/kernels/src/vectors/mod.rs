@@ -29,6 +29,8 @@ macro_rules! pointer_methods {
     };
 }
 
+use std::sync::OnceLock;
+
 use {methods, pointer_methods};
 
 #[cfg(target_arch = "x86_64")]
@@ -262,6 +264,33 @@ pub(crate) fn dispatch<K: Kernel>(level: Level, kernel: K) -> K::Out {
         Isa::Neon => unsafe { neon::enter(kernel) },
         _ => portable::Portable.enter(kernel),
     }
+}
+
+/// A computation in plain Rust, for [`widely`]. Implementations are `#[inline(always)]`, and so is what they call.
+pub trait Plain {
+    /// What it returns.
+    type Out;
+    /// The computation.
+    fn run(self) -> Self::Out;
+}
+
+/// Runs `plain` as compiled for the widest vectors of this machine. Its bits are the same on every machine, as a compiler
+/// neither reorders nor contracts arithmetic: only loops over independent lanes gain.
+pub fn widely<P: Plain>(plain: P) -> P::Out {
+    struct InPlain<P>(P);
+    impl<P: Plain> Kernel for InPlain<P> {
+        type Out = P::Out;
+        #[inline(always)]
+        fn run<S: Simd>(self, _simd: S) -> P::Out {
+            self.0.run()
+        }
+    }
+    static WIDEST: OnceLock<Level> = OnceLock::new();
+    let level = WIDEST.get_or_init(|| {
+        let wider = Level::WIDER.into_iter().rev();
+        wider.into_iter().find(|level| level.0.is_available()).unwrap_or(Level::PORTABLE)
+    });
+    dispatch(*level, InPlain(plain))
 }
 
 #[cfg(test)]
