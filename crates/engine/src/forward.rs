@@ -251,7 +251,7 @@ impl Pass<'_> {
     fn append(&mut self, index: usize) {
         let kv = self.model.config.n_kv_heads * self.model.config.head_dim;
         let (k, v) = (&self.s.k[..self.rows * kv], &self.s.v[..self.rows * kv]);
-        self.cache.append(&self.model.cpu.table, index, self.start, self.rows, k, v);
+        self.cache.append(&self.model.cpu, index, self.start, self.rows, k, v);
         let slots = (self.rows * self.model.config.n_kv_heads) as u64;
         let kv_write_bytes = slots * self.cache.layout().slot_bytes() as u64;
         self.meter.count(Operator::KvAppend, Cost { kv_write_bytes, ..Cost::default() });

@@ -22,11 +22,12 @@ pub use spec::{
     Rollback, Scorer, Select, Split, Streaming,
 };
 
+use crate::cpu::Cpu;
 use bands::Window;
 use lane::Lane;
 use pool::Pool;
 use roofline_kernels::{
-    AttentionShape, Band, KernelTable, KvLayer, LaneView, PageBounds, PageLayout, PageRef, Rows, Visible,
+    AttentionShape, Band, KvLayer, LaneView, PageBounds, PageLayout, PageRef, Rows, SharedBytes, Visible,
 };
 use roofline_model::operator::Cost;
 use std::ops::Range;
@@ -59,6 +60,18 @@ pub struct KvCache {
     floor: usize,  // tokens below which nothing can be taken back
     sealed: usize, // pages of each lane, its first ones
     peak: u64,
+    lent: Vec<Lent>, // pages of a layer while they are written, empty otherwise
+}
+
+/// Slots `first..first + count` of a page, which rows `row..` of a KV head go to.
+#[derive(Clone)]
+struct Lent {
+    page: SharedBytes,
+    index: usize, // in the table of its lane
+    head: usize,
+    first: usize,
+    count: usize,
+    row: usize,
 }
 
 impl KvCache {
@@ -91,6 +104,7 @@ impl KvCache {
             floor: 0,
             sealed: 0,
             peak: 0,
+            lent: Vec::with_capacity(geometry.n_kv_heads),
         };
         if let Some(quest) = spec.quest() {
             let first = quest.dense_layers.saturating_mul(geometry.n_kv_heads).min(geometry.lanes());
@@ -250,33 +264,45 @@ impl KvCache {
     }
 
     /// Writes the keys and values of `rows` new tokens of one layer, from position `start` on, which
-    /// [`KvCache::reserve`] made room for. `k`, `v`: (rows, n_kv_heads, head_dim), keys after RoPE.
+    /// [`KvCache::reserve`] made room for. `k`, `v`: (rows, n_kv_heads, head_dim), keys after RoPE. Each page is one thread's:
+    /// a key is a line of memory for every channel, and waiting for them is all there is to do.
     pub(crate) fn append(
         &mut self,
-        table: &KernelTable,
+        cpu: &Cpu,
         layer: usize,
         start: usize,
         rows: usize,
         k: &[f32],
         v: &[f32],
     ) {
-        let (head_dim, slots) = (self.layout.head_dim(), self.layout.slots());
+        let (head_dim, slots, layout) = (self.layout.head_dim(), self.layout.slots(), self.layout);
         let n_kv_heads = self.geometry.n_kv_heads;
         let stride = n_kv_heads * head_dim;
         let evicts = self.evicts();
-        for head in 0..n_kv_heads {
-            let lane = &mut self.lanes[layer * n_kv_heads + head];
+        let lanes = &mut self.lanes[layer * n_kv_heads..][..n_kv_heads];
+        for (head, lane) in lanes.iter().enumerate() {
             let mut row = 0;
             while row < rows {
-                let (page, first) = ((lane.len + row) / slots, (lane.len + row) % slots);
+                let (index, first) = ((lane.len + row) / slots, (lane.len + row) % slots);
                 let count = (slots - first).min(rows - row);
-                let at = row * stride + head * head_dim;
-                let bytes = self.pool.page_mut(lane.table[page]);
-                let (k, v) = (Rows { data: &k[at..], stride }, Rows { data: &v[at..], stride });
-                self.layout.write_slots(table, bytes, first, count, k, v);
-                lane.widen_bounds(page, bytes, first..first + count);
+                if let Some(page) = self.pool.lend(lane.table[index]) {
+                    self.lent.push(Lent { page, index, head, first, count, row });
+                }
                 row += count;
             }
+        }
+        cpu.team.each(&mut self.lent, &|_, lent| {
+            let at = lent.row * stride + lent.head * head_dim;
+            let (k, v) = (Rows { data: &k[at..], stride }, Rows { data: &v[at..], stride });
+            let page = lent.page.get_mut().unwrap_or_default();
+            layout.write_slots(&cpu.table, page, lent.first, lent.count, k, v);
+        });
+        for Lent { page, index, head, first, count, .. } in self.lent.drain(..) {
+            let lane = &mut lanes[head];
+            lane.widen_bounds(index, page.as_slice(), first..first + count);
+            self.pool.put_back(lane.table[index], page);
+        }
+        for lane in lanes {
             lane.len += rows;
             if evicts {
                 lane.positions.extend((start..start + rows).map(|position| position as u32));

@@ -120,6 +120,16 @@ impl Pool {
         }
     }
 
+    /// Hands out a page a lane uses, to be written to on another thread and [put back](Pool::put_back).
+    pub fn lend(&mut self, id: u32) -> Option<SharedBytes> {
+        self.pages[id as usize].take()
+    }
+
+    /// Takes back a page that was lent.
+    pub fn put_back(&mut self, id: u32, page: SharedBytes) {
+        self.pages[id as usize] = Some(page);
+    }
+
     /// The same as [`Pool::page`], to write to: the page is this cache's own after [`Pool::own`].
     pub fn page_mut(&mut self, id: u32) -> &mut [u8] {
         self.pages[id as usize].as_mut().and_then(SharedBytes::get_mut).unwrap_or_default()

@@ -168,8 +168,7 @@ impl Candidates {
             }
             return best.id;
         }
-        let max = softmax::scan(&self.logits).max;
-        self.logits.iter().position(|&logit| logit == max).unwrap_or(0) as u32
+        softmax::first_of(&self.logits, softmax::scan(&self.logits).max) as u32
     }
 
     /// The token at `unit` ∈ [0, 1) of the cumulative distribution in order of ids.

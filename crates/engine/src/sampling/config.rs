@@ -115,6 +115,15 @@ impl SamplerConfig {
         self.temperature == Some(0.0)
     }
 
+    /// Whether a stage may change the logits of single tokens before the draw.
+    pub(super) fn changes_logits(&self) -> bool {
+        let penalties = [self.repetition_penalty, self.presence_penalty, self.frequency_penalty];
+        !self.logit_bias.is_empty()
+            || penalties.iter().any(Option::is_some)
+            || self.no_repeat_ngram.is_some()
+            || self.dry.is_some()
+    }
+
     /// The window the penalties use.
     pub fn effective_penalty_window(&self) -> Window {
         let own = if self.chain.is_llamacpp() { Window::Last(64) } else { Window::All };

@@ -157,6 +157,13 @@ impl Sampler {
     ///
     /// A NaN or +inf among the logits, or nothing but -inf, is an error that names position and token.
     pub fn sample(&mut self, logits: &[f32]) -> Result<Draw, SamplingError> {
+        if self.config.is_greedy() && !self.config.changes_logits() {
+            let checked = self.check(logits)?;
+            self.trace.clear();
+            let token = softmax::first_of(logits, checked.max) as u32;
+            let logprob = checked.logprob(checked.max);
+            return Ok(Draw { token, logprob, sampling_prob: 1.0, candidates_left: 1 });
+        }
         let checked = self.apply(logits)?;
         let (token, sampling_prob, candidates_left) = if self.config.is_greedy() {
             (self.candidates.argmax(), 1.0, 1)

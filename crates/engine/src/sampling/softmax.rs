@@ -170,6 +170,35 @@ pub(super) fn scan(logits: &[f32]) -> Scan {
     Scan { max, banned, broken: broken.flatten() }
 }
 
+/// Index of the first logit that equals `value`; 0 where none does.
+pub(super) fn first_of(logits: &[f32], value: f32) -> usize {
+    widely(First { logits, value })
+}
+
+struct First<'a> {
+    logits: &'a [f32],
+    value: f32,
+}
+
+impl Plain for First<'_> {
+    type Out = usize;
+
+    #[inline(always)]
+    fn run(self) -> usize {
+        // A chunk at a time: a loop that may end at each element looks at one at a time.
+        for (i, chunk) in self.logits.chunks(CHUNK).enumerate() {
+            let mut found = false;
+            for &logit in chunk {
+                found |= logit == self.value;
+            }
+            if found {
+                return i * CHUNK + chunk.iter().position(|&logit| logit == self.value).unwrap_or(0);
+            }
+        }
+        0
+    }
+}
+
 /// The largest, how many are -inf, and whether one is NaN or +inf.
 struct Look<'a>(&'a [f32]);
 
