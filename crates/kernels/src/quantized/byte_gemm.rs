@@ -20,10 +20,11 @@ struct Panel {
 
 impl Panel {
     /// Nothing unpacked yet.
-    const fn empty<Q: Quantized>() -> Panel {
-        let quads = [[[0; 4]; GROUP]; SUPER / 4];
-        Panel { quads, starts: [[first_bits::<Q>(); GROUP]; 16], scales: ByteScales::ZERO }
-    }
+    const EMPTY: Panel = Panel {
+        quads: [[[0; 4]; GROUP]; SUPER / 4],
+        starts: [[MAGIC.to_bits() as i32; GROUP]; 16],
+        scales: ByteScales::ZERO,
+    };
 
     /// Unpacks a superblock of `blocks` blocks.
     ///
@@ -93,7 +94,7 @@ impl Panel {
                     if QUAD % quads_per_total == quads_per_total - 1 {
                         let total = block * layout.byte_totals() + QUAD / quads_per_total;
                         let to = self.starts.get_unchecked_mut(total).as_mut_ptr().add(lane);
-                        S::store(to.cast(), S::sub32(S::splat32(first_bits::<Q>()), S::total(bias)));
+                        S::store(to.cast(), S::sub32(S::splat32(MAGIC.to_bits() as i32), S::total(bias)));
                         bias = S::zero_sum();
                     }
                 }
@@ -108,18 +109,9 @@ const fn negates<Q: Quantized>() -> bool {
 }
 
 /// 1.5 · 2²³: an integer below 2²² added to its bits is that integer added to it as a float, so a total that starts there
-/// needs no conversion. Totals are at most 32 · 128 · 127.
+/// needs no conversion: the first of a block is freed of it by its scale, in the same multiplication. Totals are at most
+/// 32 · 128 · 127.
 const MAGIC: f32 = 12_582_912.0;
-
-/// Whether totals start at [`MAGIC`]: where a block has one, its scale takes that off again in the multiplication.
-const fn float_bits<Q: Quantized>() -> bool {
-    Q::LAYOUT.byte_totals() == 1
-}
-
-/// What a total starts at, but for the bias of the activations.
-const fn first_bits<Q: Quantized>() -> i32 {
-    if float_bits::<Q>() { MAGIC.to_bits() as i32 } else { 0 }
-}
 
 /// Groups whose panels are used together: two fill the vectors of AVX-512, and the first-level cache holds them.
 const PANELS: usize = 2;
@@ -169,7 +161,7 @@ pub(crate) unsafe fn byte_gemm<S: ByteProducts, Q: Quantized, const UNITS: usize
 ) {
     let layout = Q::LAYOUT;
     let cols = tile.w.cols();
-    let mut panels = [const { Panel::empty::<Q>() }; PANELS];
+    let mut panels = [const { Panel::EMPTY }; PANELS];
     let mut sums = std::mem::MaybeUninit::<TileSums>::uninit();
     let end = tile.first_group + tile.groups;
     for group in (tile.first_group..end).step_by(PANELS) {
@@ -303,24 +295,23 @@ impl Strip<'_> {
             let first_x = row * self.x.blocks + self.first_block;
             for b in 0..self.blocks {
                 let mut scaled = [[S::splat_f32(0.0); ROWS]; UNITS]; // totals times their scales
+                // Both totals first, as twice as many chains of sums.
+                let mut products = [[[S::zero_sum(); ROWS]; UNITS]; 2];
                 for total in 0..totals {
-                    let products = self.total::<S, Q, UNITS, ROWS>(row, b, total);
+                    products[total] = self.total::<S, Q, UNITS, ROWS>(row, b, total);
+                }
+                for total in 0..totals {
                     for unit in 0..UNITS {
                         let (which, lane) = place(unit);
                         let scale = self.panels[which].scales.scale::<S, Q>(b * totals + total, lane);
                         // Exact: a scale has 19 bits, MAGIC two. So the sum is rounded once, as by a product.
                         let back = S::mul(scale, S::splat_f32(-MAGIC));
                         for r in 0..ROWS {
-                            let sum = S::total(products[unit][r]);
-                            if float_bits::<Q>() {
-                                scaled[unit][r] = S::fma(S::as_float(sum), scale, back);
-                                continue;
-                            }
-                            let sum = S::to_float(sum);
+                            let sum = S::as_float(S::total(products[total][unit][r]));
                             scaled[unit][r] = if total == 0 {
-                                S::mul(sum, scale)
+                                S::fma(sum, scale, back)
                             } else {
-                                S::fma(sum, scale, scaled[unit][r])
+                                S::fma(S::add(sum, S::splat_f32(-MAGIC)), scale, scaled[unit][r])
                             };
                         }
                     }
