@@ -249,6 +249,21 @@ mod tests {
     }
 
     #[test]
+    fn the_vectors_of_the_machine_change_no_bit() {
+        let logits: Vec<f32> = (0..3_001).map(|i| ((i * 7919) % 1013) as f32 * 0.083 - 70.0).collect();
+        let max = scan(&logits).max;
+        assert_eq!(sum_exp(&logits, max).to_bits(), SumExp { logits: &logits, max }.run().to_bits());
+        let (mut here, mut plain) = (logits.clone(), logits.clone());
+        let (mut sums, mut plain_sums) = (Vec::new(), vec![0.0; chunk_count(logits.len())]);
+        let total = exp_weights(&mut here, max, &mut sums);
+        let expected = ExpWeights { weights: &mut plain, max, chunk_sums: &mut plain_sums }.run();
+        let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!((total.to_bits(), bits(&here), &sums), (expected.to_bits(), bits(&plain), &plain_sums));
+        let first = logits.iter().position(|&logit| logit == max).unwrap();
+        assert_eq!((first_of(&logits, max), first_of(&logits, f32::MAX)), (first, 0));
+    }
+
+    #[test]
     fn scan_sees_the_tail_the_bans_and_the_first_broken_value() {
         let mut logits = vec![-1.0; 35];
         logits[34] = 3.0;
