@@ -123,7 +123,7 @@ impl Scratch {
 }
 
 /// From this many rows on, buffers are on large pages: each column of outputs that a tile writes lies on a page of its
-/// own for every row, and small pages then cost 3 to 8 % of a prefill (docs/kernels-log.md).
+/// own for every row, and small pages then cost up to 8 % of a prefill (docs/kernels-log.md).
 const LARGE_PAGE_ROWS: usize = 64;
 
 impl Scratch {
@@ -158,15 +158,17 @@ impl Scratch {
         Ok(())
     }
 
-    /// Lets go of what [`Scratch::hold`] made beyond `rows` rows, and of the hidden states.
-    ///
-    /// # Errors
-    /// [`EngineError::Memory`] when the smaller buffer cannot be had.
-    pub fn release(&mut self, rows: usize, hidden: usize) -> Result<(), EngineError> {
-        if self.x.len() > rows * hidden {
-            self.x = floats(rows, hidden)?;
+    /// Lets go of what [`Scratch::hold`] made beyond `rows` rows, and of the hidden states. Should there be no memory for a
+    /// smaller buffer, the larger one serves as well.
+    pub fn release(&mut self, rows: usize, hidden: usize) {
+        if self.x.len() > rows * hidden
+            && let Ok(x) = floats(rows, hidden)
+        {
+            if self.on_large_pages {
+                x.ask_for_large_pages();
+            }
+            self.x = x;
         }
-        Ok(())
     }
 }
 

@@ -194,7 +194,7 @@ impl Session {
             if done == ids.len() {
                 self.last_logits(unit.len())?;
             }
-            self.release()?;
+            self.release();
             if progress(done).is_break() {
                 return Err(EngineError::Cancelled);
             }
@@ -210,7 +210,7 @@ impl Session {
         self.check(ids)?;
         for unit in ids.chunks(self.unit_rows(ids)) {
             self.step(unit, true, &mut |_| ControlFlow::Continue(()))?;
-            self.release()?;
+            self.release();
         }
         Ok(())
     }
@@ -259,7 +259,7 @@ impl Session {
             }
             self.scratch.logits.copy_within((count - 1) * vocab..count * vocab, 0);
             self.has_logits = true;
-            self.release()?;
+            self.release();
         }
         Ok(())
     }
@@ -335,8 +335,8 @@ impl Session {
     }
 
     /// Lets go of the hidden states of a long prompt.
-    fn release(&mut self) -> Result<(), EngineError> {
-        self.scratch.release(self.options.chunk.min(self.context), self.model.config().hidden_size)
+    fn release(&mut self) {
+        self.scratch.release(self.options.chunk.min(self.context), self.model.config().hidden_size);
     }
 
     pub(crate) fn observe_with(&mut self, latest: Option<Latest>) {

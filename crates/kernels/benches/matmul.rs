@@ -3,7 +3,8 @@
 //! same minute.
 //!
 //! `cargo bench -p roofline-kernels --bench matmul [-- q4_k]` (threads: `BENCH_THREADS`, default 1; level:
-//! `ROOFLINE_ISA`; weights that decode walks through: `BENCH_MIB`; `BENCH_EXACT=1` for exact arithmetic). Criterion calls operations "elements"; a product and its sum are
+//! `ROOFLINE_ISA`; weights that decode walks through: `BENCH_MIB`, default 256; `BENCH_EXACT=1` for exact arithmetic).
+//! Criterion calls operations "elements"; a product and its sum are
 //! two. Below the samples of each format stand its rates beside peaks probed right before.
 #![allow(clippy::unwrap_used, missing_docs)] // a measurement that cannot be set up may stop
 

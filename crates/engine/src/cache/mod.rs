@@ -285,9 +285,10 @@ impl KvCache {
             while row < rows {
                 let (index, first) = ((lane.len + row) / slots, (lane.len + row) % slots);
                 let count = (slots - first).min(rows - row);
-                if let Some(page) = self.pool.lend(lane.table[index]) {
-                    self.lent.push(Lent { page, index, head, first, count, row });
-                }
+                let Some(page) = self.pool.lend(lane.table[index]) else {
+                    unreachable!("a page of a lane is held until the lane gives it back");
+                };
+                self.lent.push(Lent { page, index, head, first, count, row });
                 row += count;
             }
         }

@@ -275,7 +275,8 @@ pub trait Plain {
 }
 
 /// Runs `plain` as compiled for the widest vectors of this machine. Its bits are the same on every machine, as a compiler
-/// neither reorders nor contracts arithmetic: only loops over independent lanes gain.
+/// neither reorders nor contracts arithmetic, so this goes by what the machine has, whatever set was asked for. Only loops
+/// over independent lanes gain.
 pub fn widely<P: Plain>(plain: P) -> P::Out {
     struct InPlain<P>(P);
     impl<P: Plain> Kernel for InPlain<P> {
