@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use minijinja::{Environment, Value};
-use roofline_weights::gguf::Metadata;
+use roofline_weights::gguf::{Metadata, Texts};
 use serde_json::Value as Json;
 
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -187,10 +187,11 @@ impl ChatTemplate {
         if let Some(text) = metadata.optional::<&str>("tokenizer.chat_template")? {
             sources.push((DEFAULT.to_string(), text.to_string()));
         }
-        for name in metadata.optional::<&[String]>("tokenizer.chat_templates")?.unwrap_or_default() {
+        let names = metadata.optional::<&Texts>("tokenizer.chat_templates")?;
+        for name in names.into_iter().flat_map(Texts::iter) {
             let text = metadata.str(&format!("tokenizer.chat_template.{name}"))?;
             if name != DEFAULT || sources.is_empty() {
-                sources.push((name.clone(), text.to_string()));
+                sources.push((name.to_string(), text.to_string()));
             }
         }
         if sources.is_empty() { Ok(None) } else { Self::named(sources).map(Some) }

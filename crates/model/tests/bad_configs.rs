@@ -321,7 +321,7 @@ fn gguf_options_and_their_refusals() {
 
 #[test]
 fn gguf_vocabulary_is_the_rows_of_the_table() {
-    let tokens = ("tokenizer.ggml.tokens", Meta::Array(Array::Str(vec!["a".into(); 40])));
+    let tokens = ("tokenizer.ggml.tokens", Meta::Array(Array::Str(vec!["a"; 40].into_iter().collect())));
     // the table is padded beyond the token list
     assert_eq!(from_gguf(std::slice::from_ref(&tokens), &[EMBEDDING]).unwrap().vocab_size, 48);
     assert_eq!(from_gguf(&[tokens], &[]).unwrap().vocab_size, 40);

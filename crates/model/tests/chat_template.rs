@@ -107,7 +107,7 @@ fn templates_of_a_gguf_file_by_name() {
     let mut metadata = Metadata::new("test");
     assert!(ChatTemplate::from_gguf(&metadata).unwrap().is_none());
     metadata.set("tokenizer.chat_template", Gguf::Str("D".to_string()));
-    metadata.set("tokenizer.chat_templates", Gguf::Array(Array::Str(vec!["tool_use".to_string()])));
+    metadata.set("tokenizer.chat_templates", Gguf::Array(Array::Str(["tool_use"].into_iter().collect())));
     let error = ChatTemplate::from_gguf(&metadata).unwrap_err().to_string();
     assert!(error.contains("tokenizer.chat_template.tool_use"), "{error}");
     metadata.set("tokenizer.chat_template.tool_use", Gguf::Str("T".to_string()));

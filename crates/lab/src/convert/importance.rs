@@ -89,7 +89,8 @@ fn from_gguf(file: &str, checkpoint: &Checkpoint) -> Result<Importance, ConvertE
         Some("imatrix") => {}
         found => return Err(wrong(file, format!("general.type is {found:?}, not \"imatrix\""))),
     }
-    let datasets = metadata.optional::<&[String]>("imatrix.datasets")?.unwrap_or_default().to_vec();
+    let datasets = metadata.optional::<&gguf::Texts>("imatrix.datasets")?;
+    let datasets = datasets.into_iter().flat_map(gguf::Texts::iter).map(str::to_owned).collect();
     let chunks = metadata.optional("imatrix.chunk_count")?;
     let mut importance = Importance { file: file.to_owned(), datasets, chunks, entries: HashMap::new() };
     for sums in checkpoint.tensors() {

@@ -192,7 +192,8 @@ fn set_importance(metadata: &mut Metadata, importance: &Importance) {
     if let [dataset] = importance.datasets.as_slice() {
         metadata.set("quantize.imatrix.dataset", Value::Str(dataset.clone()));
     } else if !importance.datasets.is_empty() {
-        metadata.set("quantize.imatrix.datasets", Value::Array(Array::Str(importance.datasets.clone())));
+        metadata
+            .set("quantize.imatrix.datasets", Value::Array(Array::Str(importance.datasets.iter().collect())));
     }
     let number = |n: u64| Value::U32(u32::try_from(n).unwrap_or(u32::MAX));
     metadata.set("quantize.imatrix.entries_count", number(importance.len() as u64));

@@ -49,9 +49,9 @@ impl Vocabulary {
         let text = |text: &str| GgufValue::Str(text.to_owned());
         metadata.set("tokenizer.ggml.model", text("gpt2"));
         metadata.set("tokenizer.ggml.pre", text(&self.pre));
-        metadata.set("tokenizer.ggml.tokens", GgufValue::Array(Array::Str(self.tokens.clone())));
+        metadata.set("tokenizer.ggml.tokens", GgufValue::Array(Array::Str(self.tokens.iter().collect())));
         metadata.set("tokenizer.ggml.token_type", GgufValue::Array(Array::I32(self.types.clone())));
-        metadata.set("tokenizer.ggml.merges", GgufValue::Array(Array::Str(self.merges.clone())));
+        metadata.set("tokenizer.ggml.merges", GgufValue::Array(Array::Str(self.merges.iter().collect())));
         let ids = [("bos", self.bos)]
             .into_iter()
             .chain(["eos", "eot", "eom"].into_iter().zip(self.ends.iter().map(|id| Some(*id))));

@@ -1,6 +1,6 @@
 //! A tokenizer from the `tokenizer.ggml.*` keys of a GGUF file.
 
-use roofline_weights::gguf::Metadata;
+use roofline_weights::gguf::{Metadata, Texts};
 
 use super::byte_bpe::ByteBpe;
 use super::error::TokenizerError;
@@ -53,7 +53,8 @@ impl GgufFields {
     /// A key with a value of another type.
     pub fn read(metadata: &Metadata) -> Result<Self, TokenizerError> {
         let lists = Lists::read(metadata)?;
-        let (tokens, merges) = (lists.tokens.to_vec(), lists.merges.map(<[String]>::to_vec));
+        let owned = |texts: &Texts| texts.iter().map(str::to_owned).collect();
+        let (tokens, merges) = (lists.tokens.map(owned).unwrap_or_default(), lists.merges.map(owned));
         Ok(Self { tokens, merges, ..Self::without_lists(metadata)? })
     }
 
@@ -83,14 +84,14 @@ impl GgufFields {
 /// The long lists of a file, where they are: copying some 300 thousand texts is a fifth of opening a vocabulary.
 #[derive(Clone, Copy)]
 struct Lists<'m> {
-    tokens: &'m [String],         // by id
-    merges: Option<&'m [String]>, // best first
+    tokens: Option<&'m Texts>, // by id
+    merges: Option<&'m Texts>, // best first
 }
 
 impl<'m> Lists<'m> {
     fn read(metadata: &'m Metadata) -> Result<Self, TokenizerError> {
         Ok(Lists {
-            tokens: metadata.optional("tokenizer.ggml.tokens")?.unwrap_or_default(),
+            tokens: metadata.optional("tokenizer.ggml.tokens")?,
             merges: metadata.optional("tokenizer.ggml.merges")?,
         })
     }
@@ -112,9 +113,10 @@ impl Tokenizer {
     ///
     /// # Errors
     /// An absent or contradictory key, each by name; an unsupported model or pre-tokenizer.
-    pub fn from_gguf_fields(mut fields: GgufFields) -> Result<Self, TokenizerError> {
-        let (tokens, merges) = (std::mem::take(&mut fields.tokens), fields.merges.take());
-        from_lists(fields, Lists { tokens: &tokens, merges: merges.as_deref() })
+    pub fn from_gguf_fields(fields: GgufFields) -> Result<Self, TokenizerError> {
+        let tokens: Texts = fields.tokens.iter().collect();
+        let merges: Option<Texts> = fields.merges.as_ref().map(|merges| merges.iter().collect());
+        from_lists(fields, Lists { tokens: Some(&tokens), merges: merges.as_ref() })
     }
 }
 
@@ -141,7 +143,7 @@ fn byte_level(fields: GgufFields, lists: Lists<'_>) -> Result<Tokenizer, Tokeniz
 fn sentencepiece(mut fields: GgufFields, lists: Lists<'_>) -> Result<Tokenizer, TokenizerError> {
     let key = "tokenizer.ggml.scores";
     let scores = fields.scores.take().ok_or(TokenizerError::MissingKey { key })?;
-    same_length(key, scores.len(), lists.tokens.len())?;
+    same_length(key, scores.len(), lists.tokens.map_or(0, Texts::len))?;
     let vocabulary = vocabulary(&fields, lists, Spelling::SentencePiece)?;
     let unknown = known_id(&vocabulary, "tokenizer.ggml.unknown_token_id", fields.unknown)?;
     let model = SentencePiece::new(&vocabulary, &scores, unknown)?;
@@ -174,15 +176,17 @@ fn vocabulary(
     lists: Lists<'_>,
     spelling: Spelling,
 ) -> Result<Vocabulary, TokenizerError> {
-    let tokens = lists.tokens;
-    if tokens.is_empty() {
-        return Err(TokenizerError::MissingKey { key: "tokenizer.ggml.tokens" });
-    }
+    let key = "tokenizer.ggml.tokens";
+    let tokens =
+        lists.tokens.filter(|tokens| !tokens.is_empty()).ok_or(TokenizerError::MissingKey { key })?;
     let kinds = match &fields.token_types {
         Some(types) => kinds(types, tokens.len())?,
         None => guessed_kinds(fields, tokens, spelling),
     };
-    Vocabulary::new((0u32..).zip(tokens).zip(kinds).map(|((id, text), kind)| (id, text, kind)), spelling)
+    Vocabulary::new(
+        (0u32..).zip(tokens.iter()).zip(kinds).map(|((id, text), kind)| (id, text, kind)),
+        spelling,
+    )
 }
 
 fn kinds(types: &[i32], expected: usize) -> Result<Vec<TokenKind>, TokenizerError> {
@@ -203,9 +207,9 @@ fn kinds(types: &[i32], expected: usize) -> Result<Vec<TokenKind>, TokenizerErro
 }
 
 /// Files without `token_type`: the ids with a role are control tokens, `<0x0A>` of SentencePiece is a byte.
-fn guessed_kinds(fields: &GgufFields, tokens: &[String], spelling: Spelling) -> Vec<TokenKind> {
+fn guessed_kinds(fields: &GgufFields, tokens: &Texts, spelling: Spelling) -> Vec<TokenKind> {
     let control = [fields.bos, fields.eos, fields.eot, fields.eom];
-    let kind = |(id, text): (u64, &String)| {
+    let kind = |(id, text): (u64, &str)| {
         if control.contains(&Some(id)) {
             TokenKind::Control
         } else if fields.unknown == Some(id) {
@@ -216,7 +220,7 @@ fn guessed_kinds(fields: &GgufFields, tokens: &[String], spelling: Spelling) -> 
             TokenKind::Normal
         }
     };
-    (0u64..).zip(tokens).map(kind).collect()
+    (0u64..).zip(tokens.iter()).map(kind).collect()
 }
 
 fn same_length(key: &'static str, found: usize, expected: usize) -> Result<(), TokenizerError> {

@@ -9,13 +9,13 @@ mod byte_map;
 mod error;
 mod gguf;
 mod hf;
+mod index;
 mod merge;
 mod pieces;
 mod sentencepiece;
 mod special;
 mod stop;
 mod stream;
-mod text_index;
 mod vocabulary;
 
 use std::borrow::Cow;

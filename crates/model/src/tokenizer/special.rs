@@ -23,9 +23,10 @@ struct Entry {
 impl SpecialTokens {
     pub(crate) fn new(vocabulary: &Vocabulary) -> Self {
         let mut by_first_byte: Vec<Vec<Entry>> = (0..256).map(|_| Vec::new()).collect();
-        for (id, text, kind) in vocabulary.iter() {
-            let control = matches!(kind, TokenKind::Control | TokenKind::Unknown);
-            if let Some(first) = text.bytes().next().filter(|_| control || kind == TokenKind::UserDefined) {
+        let whole = [TokenKind::Control, TokenKind::Unknown, TokenKind::UserDefined];
+        for (id, text, kind) in vocabulary.of_kinds(&whole) {
+            let control = kind != TokenKind::UserDefined;
+            if let Some(first) = text.bytes().next() {
                 by_first_byte[usize::from(first)].push(Entry { text: text.into(), id, control });
             }
         }

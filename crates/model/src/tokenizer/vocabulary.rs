@@ -2,12 +2,12 @@
 
 use super::byte_map;
 use super::error::TokenizerError;
-use super::text_index::TextIndex;
+use super::index::{Index, MAX_NUMBER, Seed};
 use std::borrow::Cow;
 
 /// Ids above this are refused: a table that sparse is a corrupt file, not a vocabulary (the largest known ones
 /// have about 260 thousand).
-const MAX_ID: u32 = (1 << 24) - 1;
+const MAX_ID: u32 = MAX_NUMBER;
 
 /// What a token is for; the numbering of GGUF's `tokenizer.ggml.token_type` is in `gguf.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,47 +37,29 @@ pub(crate) enum Spelling {
 
 /// Tokens by id and by text.
 pub(crate) struct Vocabulary {
+    tokens: Tokens,
+    index: Index, // of all texts but empty ones
+    seed: Seed,
+    spelling: Spelling,
+}
+
+/// Tokens by id.
+#[derive(Default)]
+struct Tokens {
     blob: String,             // all texts, in the order they came in
     texts: Vec<Option<Text>>, // (vocab), None where no token has the id
     kinds: Vec<TokenKind>,    // (vocab)
-    index: TextIndex,
-    spelling: Spelling,
 }
 
 /// Where a text is in the blob.
 #[derive(Clone, Copy)]
 struct Text {
-    start: usize,
+    start: u32,
     len: u32,
 }
 
-impl Vocabulary {
-    /// A table of `(id, text, kind)` in any order, with holes where an id does not occur.
-    ///
-    /// # Errors
-    /// A text at two ids, two texts at one id, an id above 2²⁴, or a text beyond 4 GiB. Empty texts are kept but cannot be
-    /// looked up.
-    pub(crate) fn new<T: AsRef<str>>(
-        tokens: impl IntoIterator<Item = (u32, T, TokenKind)>,
-        spelling: Spelling,
-    ) -> Result<Self, TokenizerError> {
-        let tokens = tokens.into_iter();
-        // What is there already, not what a file claims.
-        let known = tokens.size_hint().0;
-        let mut table = Self {
-            blob: String::new(),
-            texts: Vec::with_capacity(known),
-            kinds: Vec::with_capacity(known),
-            index: TextIndex::with_capacity(known),
-            spelling,
-        };
-        for (id, text, kind) in tokens {
-            table.insert(id, text.as_ref(), kind)?;
-        }
-        Ok(table)
-    }
-
-    fn insert(&mut self, id: u32, text: &str, kind: TokenKind) -> Result<(), TokenizerError> {
+impl Tokens {
+    fn put(&mut self, id: u32, text: &str, kind: TokenKind) -> Result<(), TokenizerError> {
         if id > MAX_ID {
             return Err(TokenizerError::IdTooLarge { text: text.to_owned(), id, limit: MAX_ID });
         }
@@ -90,55 +72,97 @@ impl Vocabulary {
             let what = format!("id {id} is {other:?} and {text:?}");
             return Err(TokenizerError::DuplicateToken { what });
         }
-        let limit = u32::MAX as usize;
-        let bytes = text.len();
-        let len = u32::try_from(bytes).map_err(|_| TokenizerError::TextTooLong { bytes, limit })?;
-        let (blob, texts) = (&self.blob, &self.texts);
-        if !text.is_empty()
-            && let Some(other) =
-                self.index.insert(text, id, |other| text_at(blob, texts, other) == Some(text))
-        {
-            let what = format!("{text:?} is id {other} and id {id}");
-            return Err(TokenizerError::DuplicateToken { what });
+        let (bytes, limit) = (self.blob.len() + text.len(), u32::MAX as usize);
+        if bytes > limit {
+            return Err(TokenizerError::TextTooLong { bytes, limit });
         }
-        self.texts[at] = Some(Text { start: self.blob.len(), len });
+        self.texts[at] = Some(Text { start: self.blob.len() as u32, len: text.len() as u32 });
         self.blob.push_str(text);
         self.kinds[at] = kind;
         Ok(())
     }
 
+    fn text(&self, id: u32) -> Option<&str> {
+        let Text { start, len } = (*self.texts.get(id as usize)?)?;
+        self.blob.get(start as usize..(start + len) as usize)
+    }
+}
+
+impl Vocabulary {
+    /// A table of `(id, text, kind)` in any order, with holes where an id does not occur.
+    ///
+    /// # Errors
+    /// A text at two ids, two texts at one id, an id above 2²⁴ - 2, or texts beyond 4 GiB. Empty texts are kept but cannot
+    /// be looked up.
+    pub(crate) fn new<T: AsRef<str>>(
+        tokens: impl IntoIterator<Item = (u32, T, TokenKind)>,
+        spelling: Spelling,
+    ) -> Result<Self, TokenizerError> {
+        let given = tokens.into_iter();
+        let mut tokens = Tokens::default();
+        // What is there already, not what a file claims.
+        let known = given.size_hint().0;
+        tokens.texts.reserve(known);
+        tokens.kinds.reserve(known);
+        let seed = Seed::new();
+        let mut hashes = Vec::with_capacity(known); // (texts) of (id, hash)
+        for (id, text, kind) in given {
+            let text = text.as_ref();
+            tokens.put(id, text, kind)?;
+            if !text.is_empty() {
+                hashes.push((id, seed.of_text(text)));
+            }
+        }
+        let (index, repeated) = Index::new(hashes.into_iter(), |a, b| tokens.text(a) == tokens.text(b));
+        if let Some(first) = repeated.first() {
+            let text = tokens.text(first.number).unwrap_or_default();
+            let what = format!("{text:?} is id {} and id {}", first.earlier, first.number);
+            return Err(TokenizerError::DuplicateToken { what });
+        }
+        Ok(Self { tokens, index, seed, spelling })
+    }
+
     /// One more than the largest id.
     pub(crate) fn len(&self) -> usize {
-        self.texts.len()
+        self.tokens.texts.len()
     }
 
     pub(crate) fn text(&self, id: u32) -> Option<&str> {
-        text_at(&self.blob, &self.texts, id)
+        self.tokens.text(id)
     }
 
     pub(crate) fn id(&self, text: &str) -> Option<u32> {
-        self.index.get(text, |id| self.text(id) == Some(text))
+        self.index.get(self.seed.of_text(text), |id| self.text(id) == Some(text))
     }
 
     /// The kind of the token at `id`; `None` where there is no token.
     pub(crate) fn kind(&self, id: u32) -> Option<TokenKind> {
-        self.text(id).map(|_| self.kinds[id as usize])
+        self.text(id).map(|_| self.tokens.kinds[id as usize])
     }
 
     /// The id of `text` if it is a token that merging may produce.
     pub(crate) fn mergeable(&self, text: &str) -> Option<u32> {
-        self.id(text).filter(|id| self.kinds[*id as usize] == TokenKind::Normal)
+        self.id(text).filter(|id| self.tokens.kinds[*id as usize] == TokenKind::Normal)
     }
 
     /// Ids and texts of all tokens, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &str, TokenKind)> {
-        (0u32..).zip(&self.kinds).filter_map(|(id, kind)| self.text(id).map(|text| (id, text, *kind)))
+        (0u32..).zip(&self.tokens.kinds).filter_map(|(id, kind)| self.text(id).map(|text| (id, text, *kind)))
+    }
+
+    /// Ids and texts of the tokens that are of one of `kinds`, ascending.
+    pub(crate) fn of_kinds(&self, kinds: &[TokenKind]) -> impl Iterator<Item = (u32, &str, TokenKind)> {
+        let wanted = move |(_, kind): &(u32, &TokenKind)| kinds.contains(kind);
+        (0u32..)
+            .zip(&self.tokens.kinds)
+            .filter(wanted)
+            .filter_map(|(id, kind)| self.text(id).map(|text| (id, text, *kind)))
     }
 
     /// The bytes that the token stands for in decoded text.
     pub(crate) fn bytes(&self, id: u32) -> Option<Cow<'_, [u8]>> {
         let text = self.text(id)?;
-        let spelled = match self.kinds[id as usize] {
+        let spelled = match self.tokens.kinds[id as usize] {
             TokenKind::Normal | TokenKind::Unused => match self.spelling {
                 Spelling::ByteLevel => byte_map::bytes_of_token(text),
                 Spelling::SentencePiece => text.contains('▁').then(|| text.replace('▁', " ").into_bytes()),
@@ -148,12 +172,6 @@ impl Vocabulary {
         };
         Some(spelled.map_or(Cow::Borrowed(text.as_bytes()), Cow::Owned))
     }
-}
-
-/// The text of token `id`.
-fn text_at<'b>(blob: &'b str, texts: &[Option<Text>], id: u32) -> Option<&'b str> {
-    let Text { start, len } = (*texts.get(id as usize)?)?;
-    blob.get(start..start + len as usize)
 }
 
 /// The byte that `<0x0A>` names.

@@ -1,5 +1,8 @@
 //! A cursor over the header bytes that never reads past their end and says which field it was reading.
 
+use std::str::Utf8Error;
+
+use super::texts::Texts;
 use super::value::{Array, Value, ValueType};
 use crate::WeightsError;
 
@@ -96,15 +99,32 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn string(&mut self, field: &str) -> Result<String, WeightsError> {
-        let len = self.size(field)?;
-        let bytes = self.take(len, field)?;
+        let bytes = self.counted(field)?;
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(text.to_owned()),
-            Err(e) => {
-                let value = format!("not UTF-8 ({e})");
-                Err(WeightsError::bad(self.file, field, value, "UTF-8 text"))
-            }
+            Err(error) => Err(self.not_utf8(field, error)),
         }
+    }
+
+    fn texts(&mut self, count: usize, field: &str) -> Result<Texts, WeightsError> {
+        let mut bytes = Vec::new();
+        let mut ends = Vec::with_capacity(count);
+        for _ in 0..count {
+            bytes.extend_from_slice(self.counted(field)?);
+            ends.push(bytes.len());
+        }
+        Texts::from_bytes(bytes, ends)
+            .map_err(|(index, error)| self.not_utf8(&format!("string {index} of {field}"), error))
+    }
+
+    /// As many bytes as the length before them says.
+    fn counted(&mut self, field: &str) -> Result<&'a [u8], WeightsError> {
+        let len = self.size(field)?;
+        self.take(len, field)
+    }
+
+    fn not_utf8(&self, field: &str, error: Utf8Error) -> WeightsError {
+        WeightsError::bad(self.file, field, format!("not UTF-8 ({error})"), "UTF-8 text")
     }
 
     fn bool(&mut self, field: &str) -> Result<bool, WeightsError> {
@@ -167,7 +187,7 @@ impl<'a> Cursor<'a> {
             ValueType::I64 => Array::I64(self.numbers(count, field, i64::from_le_bytes)?),
             ValueType::F64 => Array::F64(self.numbers(count, field, f64::from_le_bytes)?),
             ValueType::Bool => Array::Bool((0..count).map(|_| self.bool(field)).collect::<Result<_, _>>()?),
-            ValueType::Str => Array::Str((0..count).map(|_| self.string(field)).collect::<Result<_, _>>()?),
+            ValueType::Str => Array::Str(self.texts(count, field)?),
             ValueType::Array => Array::Array(
                 (0..count).map(|_| self.array_value(field, depth + 1)).collect::<Result<_, _>>()?,
             ),

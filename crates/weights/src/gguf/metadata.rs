@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::texts::Texts;
 use super::value::{Array, Value};
 use crate::WeightsError;
 
@@ -95,7 +96,7 @@ impl Metadata {
     }
 
     /// An array of strings. Errors as [`Metadata::required`].
-    pub fn strs(&self, key: &str) -> Result<&[String], WeightsError> {
+    pub fn strs(&self, key: &str) -> Result<&Texts, WeightsError> {
         self.required(key)
     }
 
@@ -167,10 +168,10 @@ impl<'a> FromValue<'a> for &'a str {
     }
 }
 
-impl<'a> FromValue<'a> for &'a [String] {
+impl<'a> FromValue<'a> for &'a Texts {
     const WANTED: &'static str = "an array of strings";
     fn from_value(value: &'a Value) -> Option<Self> {
-        if let Value::Array(Array::Str(strings)) = value { Some(strings) } else { None }
+        if let Value::Array(Array::Str(texts)) = value { Some(texts) } else { None }
     }
 }
 
@@ -191,7 +192,10 @@ impl FromValue<'_> for Vec<i64> {
 impl FromValue<'_> for Vec<i32> {
     const WANTED: &'static str = "an array of 32-bit integers";
     fn from_value(value: &Value) -> Option<Self> {
-        value.as_array()?.to_i64s()?.into_iter().map(|v| v.try_into().ok()).collect()
+        match value.as_array()? {
+            Array::I32(numbers) => Some(numbers.clone()),
+            other => other.to_i64s()?.into_iter().map(|v| v.try_into().ok()).collect(),
+        }
     }
 }
 

@@ -7,12 +7,14 @@
 mod cursor;
 mod header;
 mod metadata;
+mod texts;
 mod types;
 mod value;
 mod writer;
 
 pub use header::{Header, TensorInfo};
 pub use metadata::{FromValue, Metadata};
+pub use texts::Texts;
 pub use types::ggml_type_name;
 pub use value::{Array, Value, ValueType};
 pub use writer::{TensorSpec, Writer};

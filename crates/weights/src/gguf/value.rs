@@ -1,5 +1,7 @@
 //! Metadata values: twelve scalars, and arrays of them.
 
+use super::texts::Texts;
+
 /// Type tag of a value; the discriminant is its number in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs)] // the variants are their names
@@ -102,7 +104,7 @@ pub enum Array {
     I32(Vec<i32>),
     F32(Vec<f32>),
     Bool(Vec<bool>),
-    Str(Vec<String>),
+    Str(Texts),
     Array(Vec<Array>),
     U64(Vec<u64>),
     I64(Vec<i64>),

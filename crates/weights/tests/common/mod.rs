@@ -46,7 +46,7 @@ pub fn metadata_of_every_type() -> Metadata {
     metadata.set("t.yes", Value::Bool(true));
     metadata.set("t.no", Value::Bool(false));
     metadata.set("t.empty", Value::Array(Array::U32(vec![])));
-    metadata.set("t.texts", Value::Array(Array::Str(vec!["".into(), "▁the".into(), "\u{1F980}".into()])));
+    metadata.set("t.texts", Value::Array(Array::Str(["", "▁the", "\u{1F980}"].into_iter().collect())));
     metadata.set("t.u8s", Value::Array(Array::U8(vec![0, 255])));
     metadata.set("t.i8s", Value::Array(Array::I8(vec![-128, 127])));
     metadata.set("t.u16s", Value::Array(Array::U16(vec![1, 2])));
@@ -58,8 +58,11 @@ pub fn metadata_of_every_type() -> Metadata {
     metadata.set("t.f32s", Value::Array(Array::F32(vec![0.5, -1.0])));
     metadata.set("t.f64s", Value::Array(Array::F64(vec![1e300])));
     metadata.set("t.bools", Value::Array(Array::Bool(vec![true, false])));
-    let nested =
-        vec![Array::I32(vec![1]), Array::Str(vec!["x".into()]), Array::Array(vec![Array::U8(vec![7])])];
+    let nested = vec![
+        Array::I32(vec![1]),
+        Array::Str(["x"].into_iter().collect()),
+        Array::Array(vec![Array::U8(vec![7])]),
+    ];
     metadata.set("t.nested", Value::Array(Array::Array(nested)));
     metadata
 }
