@@ -3,7 +3,7 @@
 //! operations of the slots that are seen.
 //!
 //! `cargo bench -p roofline-kernels --bench attention [-- FILTER]` (threads: `BENCH_THREADS`, default 1; level:
-//! `ROOFLINE_ISA`). Criterion calls operations "elements". One thread is measured by the time it was on a processor
+//! `ROOFLINE_ISA`; MiB of the layers that take turns in decode: `BENCH_MIB`, default 256, 0 for one layer). Criterion calls operations "elements". One thread is measured by the time it was on a processor
 //! where Linux tells it, so that other programs cost only their share of memory; several by the clock.
 #![allow(clippy::unwrap_used, missing_docs)] // a measurement that cannot be set up may stop
 
@@ -19,7 +19,9 @@ use roofline_kernels::{
 
 const PREFILL: usize = 512;
 /// Bytes of the layers that take turns in decode.
-const DATA: usize = 256 << 20;
+fn data_bytes() -> usize {
+    std::env::var("BENCH_MIB").map_or(256, |mib| mib.parse().unwrap()) << 20
+}
 
 /// Time of this thread, or of the clock.
 #[derive(Clone, Copy)]
@@ -189,7 +191,7 @@ fn measure(
     let bands = case.bands(n_kv_heads);
     let seen: usize = bands.iter().map(|band| band.slots()).sum();
     let layer_bytes = case.slots / case.page * n_kv_heads * layout.sealed_page_bytes();
-    let layers = if case.rows == 1 { DATA.div_ceil(layer_bytes) } else { 1 };
+    let layers = if case.rows == 1 { data_bytes().div_ceil(layer_bytes).max(1) } else { 1 };
     let mut ready: Option<Vec<Layer>> = None; // made when first measured, so that a filter leaves out their making too
     let mut group = criterion.benchmark_group(format!("{n_heads} heads of {head_dim} on {n_kv_heads}"));
     group.sampling_mode(SamplingMode::Flat);

@@ -4,6 +4,7 @@
 //! for bit: every number is computed by one chain of operations whose order only the row and its slots decide.
 //! Scores are never stored beyond one strip of 64 slots. See `docs/attention.md` for layout and measurements.
 
+mod ahead;
 mod band;
 mod block;
 mod call;

@@ -1,5 +1,6 @@
 //! A strip of up to 64 slots, which may lie in several pages: its scores, its softmax, its outputs.
 
+use super::ahead::Ahead;
 use super::block::{Block, Workspace, padded};
 use super::sealed::WidenSealed;
 use super::softmax::{Seen, Soften};
@@ -27,21 +28,15 @@ struct Piece<'a> {
     values: &'a [u8], // of the page
     sealed: bool,
     at: usize,
-    /// What will be read after these keys, null when nothing will.
-    after_keys: *const u8,
-    /// The keys that will be read next, null when there are none.
-    next: *const u8,
+    /// What will be read after these keys.
+    after_keys: Ahead,
+    /// The keys that will be read next.
+    next: Ahead,
 }
 
 impl Piece<'_> {
-    const NONE: Piece<'static> = Piece {
-        keys: &[],
-        values: &[],
-        sealed: false,
-        at: 0,
-        after_keys: std::ptr::null(),
-        next: std::ptr::null(),
-    };
+    const NONE: Piece<'static> =
+        Piece { keys: &[], values: &[], sealed: false, at: 0, after_keys: Ahead::NONE, next: Ahead::NONE };
 }
 
 impl<'a> Strip<'a> {
@@ -51,7 +46,8 @@ impl<'a> Strip<'a> {
         let piece_slots = block.layout.slots().min(STRIP);
         let mut pieces = [Piece::NONE; PIECES];
         for (i, piece) in pieces.iter_mut().take(width.div_ceil(piece_slots)).enumerate() {
-            *piece = Piece::new(block, first + i * piece_slots, end);
+            let before = i * piece_slots;
+            *piece = Piece::new(block, first + before, piece_slots.min(width - before), end);
         }
         Strip { pieces, piece_slots, width }
     }
@@ -87,21 +83,28 @@ impl<'a> Strip<'a> {
 }
 
 impl<'a> Piece<'a> {
-    /// The piece that begins at slot `first` of the lane.
+    /// The piece of `slots` slots that begins at slot `first` of the lane.
     #[inline(always)]
-    fn new(block: &Block<'a>, first: usize, end: usize) -> Piece<'a> {
+    fn new(block: &Block<'a>, first: usize, slots: usize, end: usize) -> Piece<'a> {
         let (layout, table) = (block.layout, block.lane.table);
         let page = block.kv.page(table[first / layout.slots()]);
         let (keys, values) = layout.split(page);
         let at = first % layout.slots();
         let next = if first + STRIP >= end {
-            std::ptr::null()
+            Ahead::NONE
         } else if at + STRIP < layout.slots() {
-            keys.as_ptr().wrapping_add((at + STRIP) * layout.key_format().width())
+            keys_ahead(layout, page, at + STRIP)
         } else {
-            block.kv.page(table[(first + STRIP) / layout.slots()]).bytes().as_ptr()
+            let page = block.kv.page(table[(first + STRIP) / layout.slots()]);
+            keys_ahead(layout, page, (first + STRIP) % layout.slots())
         };
-        let after_keys = values.as_ptr().wrapping_add(at * layout.head_dim() * layout.value_format().width());
+        let after_keys = match page {
+            PageRef::Hot(_) => {
+                let slot = layout.head_dim() * layout.value_format().width();
+                Ahead::run(values.get(at * slot..).unwrap_or_default(), slots * slot)
+            }
+            PageRef::Sealed(_) => Ahead::run(values, values.len()),
+        };
         Piece { keys, values, sealed: matches!(page, PageRef::Sealed(_)), at, after_keys, next }
     }
 
@@ -111,7 +114,7 @@ impl<'a> Piece<'a> {
     fn keys(&self, layout: PageLayout, factors: *const f32) -> Operand {
         let format = layout.key_format().hot();
         let data = self.keys[self.at * format.width()..].as_ptr();
-        Operand { data, format, stride: layout.slots(), factors, ahead: distance(data, self.after_keys) }
+        Operand { data, format, stride: layout.slots(), factors, ahead: self.after_keys }
     }
 
     /// The values as they were written; while they are summed, the next keys are fetched. `factors`: those of their blocks,
@@ -120,7 +123,7 @@ impl<'a> Piece<'a> {
     fn values(&self, layout: PageLayout, factors: *const f32) -> Operand {
         let (d, format) = (layout.head_dim(), layout.value_format().hot());
         let data = self.values[self.at * d * format.width()..].as_ptr();
-        Operand { data, format, stride: d, factors, ahead: distance(data, self.next) }
+        Operand { data, format, stride: d, factors, ahead: self.next }
     }
 
     /// Loads the scales of so many keys as f32, `(scales, STRIP)`.
@@ -145,13 +148,18 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// Bytes from one place to another, to fetch ahead; 0 when there is no other.
+/// The keys of the strip that begins at slot `at` of a page, to fetch ahead. Of a sealed page, those of all its slots.
 #[inline(always)]
-fn distance(from: *const u8, to: *const u8) -> isize {
-    if to.is_null() {
-        return 0;
+fn keys_ahead(layout: PageLayout, page: PageRef<'_>, at: usize) -> Ahead {
+    let (keys, _) = layout.split(page);
+    match page {
+        PageRef::Hot(_) => {
+            let width = layout.key_format().width();
+            let (row, stride) = (layout.slots().min(STRIP) * width, layout.slots() * width);
+            Ahead::rows(keys.get(at * width..).unwrap_or_default(), layout.head_dim(), row, stride)
+        }
+        PageRef::Sealed(_) => Ahead::run(keys, keys.len()),
     }
-    (to as isize).wrapping_sub(from as isize)
 }
 
 /// Widens `[rows, columns]` f16 scales, `stride` from row to row, to rows of `padded` f32.
@@ -166,8 +174,13 @@ fn load_scales<S: Simd>(
 ) {
     assert!(columns.is_multiple_of(16) && from.len() >= 2 * ((rows - 1) * stride + columns));
     assert!(to.len() >= (rows - 1) * padded + columns);
-    let from =
-        Operand { data: from.as_ptr(), format: KvFormat::F16, stride, factors: std::ptr::null(), ahead: 0 };
+    let from = Operand {
+        data: from.as_ptr(),
+        format: KvFormat::F16,
+        stride,
+        factors: std::ptr::null(),
+        ahead: Ahead::NONE,
+    };
     // SAFETY: `rows` rows of `columns` halves lie at `from`, and as many numbers in `to`; whole vectors leave no padding.
     unsafe { Widen { along: Along::Slots, from, rows, columns, to: to.as_mut_ptr(), padded }.run(simd) };
 }
@@ -204,6 +217,7 @@ pub(super) fn load_keys<S: Simd>(
         if let Some(half) = coded.filter(|_| piece.sealed) {
             let columns = piece.at..piece.at + columns.next_multiple_of(SealedHalf::BLOCK);
             let (bytes, pairs) = (piece.keys, &mut work.factors[..]);
+            piece.after_keys.fetch(simd);
             simd.enter(WidenSealed { half, bytes, rows: 0..rows, columns, to, padded: STRIP, pairs });
             continue;
         }
@@ -213,7 +227,10 @@ pub(super) fn load_keys<S: Simd>(
         unsafe { Widen { along: Along::Channels, from, rows, columns, to, padded: STRIP }.run(simd) };
     }
     let data = work.k_wide.as_ptr().cast();
-    Keys { wide: Some(Operand { data, format: KvFormat::F32, stride: STRIP, factors, ahead: 0 }), factors }
+    Keys {
+        wide: Some(Operand { data, format: KvFormat::F32, stride: STRIP, factors, ahead: Ahead::NONE }),
+        factors,
+    }
 }
 
 /// Scores of one panel over a strip.
@@ -300,6 +317,7 @@ pub(super) fn accumulate_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut W
         if let Some(half) = coded.filter(|_| piece.sealed) {
             let (rows, columns) = (piece.at..piece.at + rows, 0..d);
             let (bytes, pairs) = (piece.values, &mut work.factors[..]);
+            piece.next.fetch(simd);
             simd.enter(WidenSealed { half, bytes, rows, columns, to, padded: channels, pairs });
             continue;
         }
@@ -309,7 +327,7 @@ pub(super) fn accumulate_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut W
         unsafe { Widen { along: Along::Slots, from, rows, columns: d, to, padded: channels }.run(simd) };
     }
     let data = work.v_wide.as_ptr().cast();
-    let wide = Operand { data, format: KvFormat::F32, stride: channels, factors, ahead: 0 };
+    let wide = Operand { data, format: KvFormat::F32, stride: channels, factors, ahead: Ahead::NONE };
     accumulate_slots(simd, block, work, wide, 0, strip.width);
 }
 

@@ -7,6 +7,7 @@
 
 use std::marker::PhantomData;
 
+use super::ahead::{Ahead, Fetch};
 use crate::kv_page::{BLOCK, KvFormat};
 use crate::vectors::{Kernel, Simd};
 
@@ -96,8 +97,8 @@ pub(super) struct Operand {
     pub stride: usize,
     /// Factors of the blocks of [`Q8_0`], read for no other format: `(blocks, STRIP)` of keys, `(slots, blocks)` of values.
     pub factors: *const f32,
-    /// Bytes from what is read to what will be read next: fetched ahead meanwhile. 0 fetches nothing new.
-    pub ahead: isize,
+    /// What will be read next.
+    pub ahead: Ahead,
 }
 
 /// The dot products of some queries with the keys of a strip.
@@ -203,20 +204,20 @@ impl<E: Source, const M: usize, const NV: usize> Kernel for ScoreTile<E, M, NV> 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let vectors = self.job.width / S::LANES;
-        let mut at = 0;
+        let (mut at, mut fetch) = (0, Fetch::new(self.job.keys.ahead));
         while at + NV <= vectors {
             // SAFETY: the vectors lie within the width, and the maker of `self` vouched for the pointers.
-            unsafe { self.columns::<S, NV>(simd, at * S::LANES) };
+            unsafe { self.columns::<S, NV>(simd, at * S::LANES, &mut fetch) };
             at += NV;
         }
         while NV > 2 && at + 2 <= vectors {
             // SAFETY: as above.
-            unsafe { self.columns::<S, 2>(simd, at * S::LANES) };
+            unsafe { self.columns::<S, 2>(simd, at * S::LANES, &mut fetch) };
             at += 2;
         }
         while at < vectors {
             // SAFETY: as above.
-            unsafe { self.columns::<S, 1>(simd, at * S::LANES) };
+            unsafe { self.columns::<S, 1>(simd, at * S::LANES, &mut fetch) };
             at += 1;
         }
     }
@@ -228,7 +229,7 @@ impl<E: Source, const M: usize, const NV: usize> ScoreTile<E, M, NV> {
     /// # Safety
     /// They lie within the width, and the pointers hold what their comments say.
     #[inline(always)]
-    unsafe fn columns<S: Simd, const N: usize>(&self, simd: S, first: usize) {
+    unsafe fn columns<S: Simd, const N: usize>(&self, simd: S, first: usize, fetch: &mut Fetch) {
         let Scores { head_dim, q, keys, slot_factors, out, .. } = self.job;
         let mut acc = [[simd.splat(0.0); N]; M];
         for block in (0..head_dim).step_by(if E::BLOCKS { BLOCK } else { head_dim }) {
@@ -244,7 +245,7 @@ impl<E: Source, const M: usize, const NV: usize> ScoreTile<E, M, NV> {
                 // SAFETY: row `c` of the keys has N vectors from `first` on, and `q` a row of M queries per channel.
                 unsafe {
                     let row = keys.data.add((c * keys.stride + first) * E::WIDTH);
-                    fetch_row::<S, E, N>(simd, row, keys.ahead);
+                    fetch.step(simd, N * S::LANES * E::WIDTH);
                     let mut k: [S::F; N] = load_row::<S, E, N>(simd, row);
                     for j in 0..N {
                         if E::BLOCKS {
@@ -291,20 +292,20 @@ impl<E: Source, const M: usize, const NV: usize> Kernel for OutputTile<E, M, NV>
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let vectors = self.job.channels / S::LANES;
-        let mut at = 0;
+        let (mut at, mut fetch) = (0, Fetch::new(self.job.values.ahead));
         while at + NV <= vectors {
             // SAFETY: the vectors lie within the channels, and the maker of `self` vouched for the pointers.
-            unsafe { self.columns::<S, NV>(simd, at * S::LANES) };
+            unsafe { self.columns::<S, NV>(simd, at * S::LANES, &mut fetch) };
             at += NV;
         }
         while NV > 2 && at + 2 <= vectors {
             // SAFETY: as above.
-            unsafe { self.columns::<S, 2>(simd, at * S::LANES) };
+            unsafe { self.columns::<S, 2>(simd, at * S::LANES, &mut fetch) };
             at += 2;
         }
         while at < vectors {
             // SAFETY: as above.
-            unsafe { self.columns::<S, 1>(simd, at * S::LANES) };
+            unsafe { self.columns::<S, 1>(simd, at * S::LANES, &mut fetch) };
             at += 1;
         }
     }
@@ -316,7 +317,7 @@ impl<E: Source, const M: usize, const NV: usize> OutputTile<E, M, NV> {
     /// # Safety
     /// They lie within the channels, and the pointers hold what their comments say.
     #[inline(always)]
-    unsafe fn columns<S: Simd, const N: usize>(&self, simd: S, first: usize) {
+    unsafe fn columns<S: Simd, const N: usize>(&self, simd: S, first: usize, fetch: &mut Fetch) {
         let Outputs { channels, from, to, p, values, rescale, acc: out, .. } = self.job;
         let mut acc = [[simd.splat(0.0); N]; M];
         for m in 0..M {
@@ -332,7 +333,7 @@ impl<E: Source, const M: usize, const NV: usize> OutputTile<E, M, NV> {
             // SAFETY: row `s` of the values has N vectors from `first` on, and `p` a number per query and slot.
             unsafe {
                 let row = values.data.add((s * values.stride + first) * E::WIDTH);
-                fetch_row::<S, E, N>(simd, row, values.ahead);
+                fetch.step(simd, N * S::LANES * E::WIDTH);
                 let mut v: [S::F; N] = load_row::<S, E, N>(simd, row);
                 for j in 0..N {
                     if E::BLOCKS {
@@ -355,14 +356,6 @@ impl<E: Source, const M: usize, const NV: usize> OutputTile<E, M, NV> {
                 unsafe { simd.store(out.add(m * channels + first + j * S::LANES), *acc) };
             }
         }
-    }
-}
-
-/// Asks for the memory `ahead` bytes from `N` vectors of numbers. The address need not be good.
-#[inline(always)]
-fn fetch_row<S: Simd, E: Source, const N: usize>(simd: S, p: *const u8, ahead: isize) {
-    for line in (0..N * S::LANES * E::WIDTH).step_by(64) {
-        simd.prefetch(p.wrapping_offset(ahead).wrapping_add(line));
     }
 }
 
@@ -428,7 +421,9 @@ impl<E: Source> Kernel for WidenRows<E> {
     fn run<S: Simd>(self, simd: S) {
         let Widen { along, from, rows, columns, to, padded } = self.job;
         let whole = columns - columns % S::LANES;
+        let mut fetch = Fetch::new(from.ahead);
         for row in 0..rows {
+            fetch.step(simd, columns * E::WIDTH);
             // SAFETY: the maker of `self` vouched for `rows` rows of `columns` numbers, each `padded` in `to`, and for
             // a factor per block; the last, partial vector is taken from a copy that is as long as any vector, and
             // blocks leave none.
