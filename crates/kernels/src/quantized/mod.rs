@@ -17,7 +17,9 @@ use roofline_weights::Format;
 pub(crate) use byte_gemm::{BYTE_TILE_ROWS, byte_gemm};
 pub(crate) use byte_gemv::byte_gemv;
 pub(crate) use gemm::{TILE_ROWS, gemm};
-pub(crate) use gemv::{ByBytes, ByPairs, gemv};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use gemv::ByBytes;
+pub(crate) use gemv::{ByPairs, gemv};
 
 use crate::layout::Layout;
 
