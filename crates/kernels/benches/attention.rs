@@ -3,8 +3,9 @@
 //! operations of the slots that are seen.
 //!
 //! `cargo bench -p roofline-kernels --bench attention [-- FILTER]` (threads: `BENCH_THREADS`, default 1; level:
-//! `ROOFLINE_ISA`; MiB of the layers that take turns in decode: `BENCH_MIB`, default 256, 0 for one layer). Criterion calls operations "elements". One thread is measured by the time it was on a processor
-//! where Linux tells it, so that other programs cost only their share of memory; several by the clock.
+//! `ROOFLINE_ISA`; MiB of the layers that take turns in decode: `BENCH_MIB`, default 256, 0 for one layer).
+//! Criterion calls operations "elements". One thread is measured by the time it was on a processor where Linux tells
+//! it, so that other programs cost only their share of memory; several by the clock.
 #![allow(clippy::unwrap_used, missing_docs)] // a measurement that cannot be set up may stop
 
 use std::time::{Duration, Instant};

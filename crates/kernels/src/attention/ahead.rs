@@ -40,7 +40,9 @@ impl Ahead {
     #[inline(always)]
     pub fn fetch<S: Simd>(self, simd: S) {
         let mut fetch = Fetch::new(self);
-        (0..self.rows * self.row_lines).for_each(|_| fetch.line(simd));
+        while let Some(line) = fetch.line() {
+            simd.prefetch(line);
+        }
     }
 }
 
@@ -62,25 +64,28 @@ impl Fetch {
     /// As much is fetched as was read.
     #[inline(always)]
     pub fn step<S: Simd>(&mut self, simd: S, read: usize) {
-        if read.is_multiple_of(LINE) {
-            (0..read / LINE).for_each(|_| self.line(simd));
-            return;
+        let mut lines = read / LINE;
+        if !read.is_multiple_of(LINE) {
+            lines = (self.due + read) / LINE;
+            self.due = (self.due + read) % LINE;
         }
-        self.due += read;
-        while self.due >= LINE {
-            self.due -= LINE;
-            self.line(simd);
+        for _ in 0..lines {
+            if let Some(line) = self.line() {
+                simd.prefetch(line);
+            }
         }
     }
 
+    /// The next line, until there are no more.
     #[inline(always)]
-    fn line<S: Simd>(&mut self, simd: S) {
+    fn line(&mut self) -> Option<*const u8> {
         if self.left == 0 && !self.next_row() {
-            return;
+            return None;
         }
-        simd.prefetch(self.next);
-        self.next = self.next.wrapping_add(LINE);
+        let line = self.next;
+        self.next = line.wrapping_add(LINE);
         self.left -= 1;
+        Some(line)
     }
 
     /// Whether there is one.
@@ -93,5 +98,47 @@ impl Fetch {
         (self.next, self.left) = (self.row, self.ahead.row_lines);
         self.row = self.row.wrapping_add(self.ahead.stride);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the lines begin, in bytes from the start of `page`.
+    fn lines(page: &[u8], ahead: Ahead) -> Vec<usize> {
+        let mut fetch = Fetch::new(ahead);
+        std::iter::from_fn(|| fetch.line()).map(|line| line as usize - page.as_ptr() as usize).collect()
+    }
+
+    #[test]
+    fn every_line_is_fetched_once_and_in_order() {
+        let page = [0; 1000];
+        assert!(lines(&page, Ahead::NONE).is_empty());
+        assert!(lines(&page, Ahead::run(&page, 0)).is_empty());
+        assert_eq!(lines(&page, Ahead::run(&page, 129)), [0, 64, 128]);
+        // No further than the memory that it is said to lie in.
+        assert_eq!(lines(&page[900..], Ahead::run(&page[900..], 4096)), [0, 64]);
+        // Three rows of 128 bytes, every 256.
+        assert_eq!(lines(&page, Ahead::rows(&page, 3, 128, 256)), [0, 64, 256, 320, 512, 576]);
+        // Rows without a gap are one run, whatever they are cut to.
+        assert_eq!(lines(&page, Ahead::rows(&page, 4, 32, 32)), [0, 64]);
+    }
+
+    #[test]
+    fn as_many_lines_are_fetched_as_were_read() {
+        let page = [0; 1024];
+        let portable = crate::vectors::Portable;
+        for read in [16, 32, 48, 64, 80, 128, 160] {
+            let mut fetch = Fetch::new(Ahead::run(&page, page.len()));
+            for steps in 1..=6 {
+                fetch.step(portable, read);
+                assert_eq!(
+                    fetch.next as usize - page.as_ptr() as usize,
+                    steps * read / LINE * LINE,
+                    "{read}"
+                );
+            }
+        }
     }
 }

@@ -90,13 +90,9 @@ impl<'a> Piece<'a> {
         let page = block.kv.page(table[first / layout.slots()]);
         let (keys, values) = layout.split(page);
         let at = first % layout.slots();
-        let next = if first + STRIP >= end {
-            Ahead::NONE
-        } else if at + STRIP < layout.slots() {
-            keys_ahead(layout, page, at + STRIP)
-        } else {
-            let page = block.kv.page(table[(first + STRIP) / layout.slots()]);
-            keys_ahead(layout, page, (first + STRIP) % layout.slots())
+        let next = match first + STRIP {
+            next if next >= end => Ahead::NONE,
+            next => keys_ahead(layout, block.kv.page(table[next / layout.slots()]), next % layout.slots()),
         };
         let after_keys = match page {
             PageRef::Hot(_) => {

@@ -74,7 +74,7 @@ impl<S: Simd> QuadDot<S> for ByPairs {
 }
 
 /// By bytes, the upper and the lower halves of the activations apart: as many products as by pairs, but weights are
-/// unpacked to bytes, which takes half the instructions. For processors whose products of bytes are twice those of pairs: AVX-512 VNNI.
+/// unpacked to bytes, which takes half the instructions. Only AVX-512 VNNI runs it.
 #[cfg(target_arch = "x86_64")]
 pub(crate) struct ByBytes;
 

@@ -43,6 +43,8 @@ mod neon;
 mod portable;
 
 pub(crate) use map::{Map, Zip, map, zip};
+#[cfg(test)]
+pub(crate) use portable::Portable;
 
 use crate::isa::Isa;
 use crate::table::{Candidate, Chooser, Operation};
