@@ -5,6 +5,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use common::Random;
 use proptest::prelude::*;
@@ -164,6 +165,23 @@ fn counts_and_lengths_that_the_file_cannot_hold() {
     refused(raw.with("tensor count", huge), &["tensor count is 4294967295", "at most"]);
     refused(raw.with("tokens count", huge), &["\"tokens\" is 4294967295", "at most"]);
     refused(raw.with("bb name length", huge), &["name of tensor 1", "needs 4294967295 bytes"]);
+}
+
+/// 2³¹ tensors may begin in a file of 64 GiB. Room for all of them was asked for at once, and a system that had no 150 GB
+/// to give ended the program.
+#[test]
+fn a_large_file_with_a_made_up_count_is_an_error_and_no_allocation() {
+    let path = std::env::temp_dir().join(format!("roofline-made-up-count-{}.gguf", std::process::id()));
+    let mut file = std::fs::File::create(&path).unwrap();
+    let mut head = [0; 24]; // magic, version, tensor count, metadata count
+    head[..4].copy_from_slice(b"GGUF");
+    head[4] = 3;
+    head[8..16].copy_from_slice(&(1u64 << 31).to_le_bytes());
+    file.write_all(&head).unwrap();
+    file.set_len(64 << 30).unwrap(); // a hole
+    let error = Checkpoint::open_gguf(&path).unwrap_err().to_string();
+    std::fs::remove_file(&path).unwrap();
+    assert!(error.contains("number of dimensions"), "{error}");
 }
 
 #[test]

@@ -108,7 +108,7 @@ impl<'a> Cursor<'a> {
 
     fn texts(&mut self, count: usize, field: &str) -> Result<Texts, WeightsError> {
         let mut bytes = Vec::new();
-        let mut ends = Vec::with_capacity(count);
+        let mut ends = Vec::new();
         for _ in 0..count {
             bytes.extend_from_slice(self.counted(field)?);
             ends.push(bytes.len());

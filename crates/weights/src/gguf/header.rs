@@ -180,8 +180,9 @@ pub(super) fn read_alignment(file: &str, metadata: &Metadata) -> Result<u64, Wei
 }
 
 fn read_tensors(cursor: &mut Cursor<'_>, count: usize) -> Result<Vec<TensorInfo>, WeightsError> {
-    let mut tensors = Vec::with_capacity(count);
-    let mut names = HashSet::with_capacity(count);
+    // Not with the capacity that the file claims: a record here is three times as long as it must be in the file.
+    let mut tensors = Vec::new();
+    let mut names = HashSet::new();
     for i in 0..count {
         let name = cursor.string(&format!("name of tensor {i}"))?;
         if !names.insert(name.clone()) {
