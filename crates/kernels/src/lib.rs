@@ -3,6 +3,9 @@
 //!
 //! Nothing here knows of models, layers or files. See `docs/kernels.md` for how each kernel is laid out and why.
 
+// Products of bytes by halves and of bf16 pairs are written for any vectors, but only those of x86-64 have them.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+
 pub mod activation;
 pub mod activations;
 mod aligned;

@@ -6,7 +6,7 @@ use super::scales::ScalePanel;
 use super::{Quantized, unroll8};
 use crate::activations::IntegerRow;
 use crate::layout::{BLOCK, GROUP, LINE, SUPER};
-use crate::simd::Simd;
+use crate::simd::{ByteDot, Simd};
 use crate::tile::{Tile, ahead};
 
 /// How decode multiplies: a quad of weights straight from the planes by a quad of activations.
@@ -75,11 +75,9 @@ impl<S: Simd> QuadDot<S> for ByPairs {
 
 /// By bytes, the upper and the lower halves of the activations apart: as many products as by pairs, but weights are
 /// unpacked to bytes, which takes half the instructions. Only AVX-512 VNNI runs it.
-#[cfg(target_arch = "x86_64")]
 pub(crate) struct ByBytes;
 
-#[cfg(target_arch = "x86_64")]
-impl<S: crate::simd::ByteDot> QuadDot<S> for ByBytes {
+impl<S: ByteDot> QuadDot<S> for ByBytes {
     type Quad = [S::Int; 2];
     type Sum = [S::Int; 2];
 
