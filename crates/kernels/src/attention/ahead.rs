@@ -4,9 +4,8 @@
 //! queries reads a row of 128 bytes in two passes of half a row, and asking for every other line and then for the rest got a
 //! third less out of memory than asking for one after the other (docs/kernels-log.md).
 
+use crate::layout::LINE;
 use crate::vectors::Simd;
-
-const LINE: usize = 64;
 
 /// Memory that will be read next: rows of some bytes. Nothing is read of it here, so it may be gone.
 #[derive(Clone, Copy)]
