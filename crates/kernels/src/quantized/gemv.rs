@@ -1,13 +1,14 @@
-//! Decode: weights are unpacked in registers, used once, and asked for well ahead of that.
+//! Decode by 16-bit activations.
 #![allow(clippy::needless_range_loop)] // units and rows index several arrays at once, in unrolled loops
 
+use super::decode::{BlockProduct, decode};
 use super::planes::Planes;
 use super::scales::ScalePanel;
 use super::{Quantized, unroll8};
 use crate::activations::IntegerRow;
-use crate::layout::{BLOCK, GROUP, LINE, SUPER};
+use crate::layout::{BLOCK, GROUP};
 use crate::simd::{ByteDot, Simd};
-use crate::tile::{Tile, ahead};
+use crate::tile::Tile;
 
 /// How decode multiplies: a quad of weights straight from the planes by a quad of activations.
 pub(crate) trait QuadDot<S: Simd> {
@@ -117,154 +118,83 @@ impl<S: ByteDot> QuadDot<S> for ByBytes {
     }
 }
 
-/// Product of a tile, row by row, `UNITS` vectors of outputs at a time.
+/// Product of a tile by 16-bit activations, `UNITS` vectors of outputs at a time.
 ///
 /// # Safety
 /// As for [`TileKernel`](crate::tile::TileKernel), with the instructions of `S`.
 #[inline(always)]
 pub(crate) unsafe fn gemv<S: Simd, Q: Quantized, D: QuadDot<S>, const UNITS: usize>(tile: &Tile<'_>) {
-    let groups_at_once = UNITS * S::LANES / GROUP;
-    let end = tile.first_group + tile.groups;
-    for row in tile.first_row..tile.first_row + tile.rows {
-        let x = tile.x.integer_row(row);
-        let mut group = tile.first_group;
-        // SAFETY: by the contract of this function; groups stay below `end`.
+    // SAFETY: the caller's.
+    unsafe { decode::<S, Q, ByQuads<D>, UNITS>(tile) };
+}
+
+/// Quad by quad as `D` multiplies them.
+struct ByQuads<D>(std::marker::PhantomData<D>);
+
+impl<S: Simd, Q: Quantized, D: QuadDot<S>> BlockProduct<S, Q> for ByQuads<D> {
+    type Scales = ScalePanel;
+    const NO_SCALES: ScalePanel = ScalePanel::ZERO;
+
+    #[inline(always)]
+    unsafe fn fill(scales: &mut ScalePanel, from: *const u8, blocks: usize) {
+        // SAFETY: the caller's.
+        unsafe { scales.fill::<S, Q>(from, blocks) };
+    }
+
+    #[inline(always)]
+    unsafe fn add<const UNITS: usize>(
+        planes: &[Planes; UNITS],
+        scales: &[ScalePanel; UNITS],
+        b: usize,
+        block: usize,
+        x: IntegerRow<'_>,
+        sums: &mut [S::Float; UNITS],
+    ) {
+        let layout = Q::LAYOUT;
+        let (per_group, subs) = (GROUP / S::LANES, BLOCK / layout.sub);
+        // SAFETY: by the contract.
         unsafe {
-            while group + groups_at_once <= end {
-                gemv_units::<S, Q, D, UNITS>(tile, group, row, x);
-                group += groups_at_once;
-            }
-            while group < end {
-                match GROUP / S::LANES {
-                    1 => gemv_units::<S, Q, D, 1>(tile, group, row, x),
-                    2 => gemv_units::<S, Q, D, 2>(tile, group, row, x),
-                    _ => gemv_units::<S, Q, D, 4>(tile, group, row, x),
-                }
-                group += 1;
-            }
-        }
-    }
-}
-
-/// One activation row by the groups from `group` on that `UNITS` vectors cover.
-///
-/// # Safety
-/// As for [`gemv`]; the groups are in the tile.
-#[inline(always)]
-unsafe fn gemv_units<S: Simd, Q: Quantized, D: QuadDot<S>, const UNITS: usize>(
-    tile: &Tile<'_>,
-    group: usize,
-    row: usize,
-    x: IntegerRow<'_>,
-) {
-    let layout = Q::LAYOUT;
-    let (cols, group_bytes) = (tile.w.cols(), tile.w.group_bytes());
-    let per_group = GROUP / S::LANES;
-    let block_bytes = layout.super_bytes(SUPER / BLOCK) / (SUPER / BLOCK);
-    let first = tile.w.group(group).as_ptr();
-    let mut scales = [const { ScalePanel::ZERO }; UNITS]; // one a group; UNITS is at least that many
-    // SAFETY: the pointers stay inside the groups (whose length `PackedMatrix` derives from the same layout) and the
-    // activation row, whose blocks are as many as the weights'.
-    unsafe {
-        let mut sums = [S::splat_f32(0.0); UNITS];
-        let mut super_at = 0;
-        for first_col in (0..cols).step_by(SUPER) {
-            let blocks = SUPER.min(cols - first_col) / BLOCK;
-            let (scale_bytes, high_bytes) = (layout.scale_bytes(blocks), layout.high_bytes(blocks));
-            let mut planes = [Planes { high: first, low: first }; UNITS];
-            for unit in 0..UNITS {
-                let (which, part) = (unit / per_group, unit % per_group);
-                let at = first.add(which * group_bytes + super_at);
-                if part == 0 {
-                    scales[which].fill::<S, Q>(at, blocks);
-                }
-                let high = at.add(scale_bytes + 4 * S::LANES * part);
-                planes[unit] = Planes { high, low: high.add(high_bytes) };
-            }
-            for b in 0..blocks {
-                let block = first_col / BLOCK + b;
-                let read = super_at + b * block_bytes;
-                for which in 0..UNITS / per_group {
-                    let group = first.wrapping_add(which * group_bytes);
-                    let next = ahead(group, read, group_bytes, UNITS / per_group);
-                    for line in 0..block_bytes.div_ceil(LINE) {
-                        S::prefetch(next.wrapping_add(line * LINE));
-                    }
-                }
-                gemv_block::<S, Q, D, UNITS>(&planes, &scales, b, block, x, &mut sums);
-                for planes in &mut planes {
-                    *planes = planes.skip::<Q>(1);
-                }
-            }
-            super_at += layout.super_bytes(blocks);
-        }
-        for which in 0..UNITS / per_group {
-            let mut row_sums = [0.0; GROUP];
-            for part in 0..per_group {
-                S::store_f32(row_sums.as_mut_ptr().add(part * S::LANES), sums[which * per_group + part]);
-            }
-            tile.store_vectors::<S>(group + which, row, &row_sums);
-        }
-    }
-}
-
-/// Adds the products of one block of 32: `b` in its superblock, `block` in the row.
-///
-/// # Safety
-/// As for [`gemv_units`]; the planes hold the block and `x` has it.
-#[inline(always)]
-unsafe fn gemv_block<S: Simd, Q: Quantized, D: QuadDot<S>, const UNITS: usize>(
-    planes: &[Planes; UNITS],
-    scales: &[ScalePanel; UNITS],
-    b: usize,
-    block: usize,
-    x: IntegerRow<'_>,
-    sums: &mut [S::Float; UNITS],
-) {
-    let layout = Q::LAYOUT;
-    let (per_group, subs) = (GROUP / S::LANES, BLOCK / layout.sub);
-    // SAFETY: by the contract.
-    unsafe {
-        let mut products = [D::zero(); UNITS];
-        let mut totals = [S::splat32(0); UNITS];
-        unroll8!(QUAD => {
-            let quad = D::load(x, block * BLOCK / 4 + QUAD);
-            for unit in 0..UNITS {
-                products[unit] = D::add::<Q>(products[unit], planes[unit], QUAD, quad);
-            }
-            if QUAD % (layout.sub / 4) == layout.sub / 4 - 1 {
-                let sub_in_block = QUAD * 4 / layout.sub;
-                let sub = b * subs + sub_in_block;
-                let sum = if subs == 1 {
-                    x.sums.get_unchecked(2 * block) + x.sums.get_unchecked(2 * block + 1)
-                } else {
-                    *x.sums.get_unchecked(2 * block + sub_in_block)
-                };
-                // What the offset of the stored weights added.
-                let excess = S::splat32(sum * layout.offset);
+            let mut products = [D::zero(); UNITS];
+            let mut totals = [S::splat32(0); UNITS];
+            unroll8!(QUAD => {
+                let quad = D::load(x, block * BLOCK / 4 + QUAD);
                 for unit in 0..UNITS {
-                    let mut total = D::total(products[unit]);
-                    if layout.offset != 0 {
-                        total = S::sub32(total, excess);
-                    }
-                    if layout.has_factors() {
-                        let (panel, lane) = (&scales[unit / per_group], unit % per_group * S::LANES);
-                        total = S::mul32(total, panel.factor::<S>(sub, lane));
-                    }
-                    totals[unit] = if sub_in_block == 0 { total } else { S::add32(totals[unit], total) };
-                    products[unit] = D::zero();
+                    products[unit] = D::add::<Q>(products[unit], planes[unit], QUAD, quad);
                 }
-            }
-        });
-        let x_scale = S::splat_f32(*x.scales.get_unchecked(block));
-        for unit in 0..UNITS {
-            let (panel, lane) = (&scales[unit / per_group], unit % per_group * S::LANES);
-            let scale = S::mul(panel.scale::<S, Q>(b, lane), x_scale);
-            sums[unit] = S::fma(S::to_float(totals[unit]), scale, sums[unit]);
-            if layout.has_min() {
-                for sub in 0..subs {
-                    let scaled_sum = S::splat_f32(x.scaled_sum(block, sub, subs));
-                    sums[unit] = S::fnma(panel.min::<S>(b * subs + sub, lane), scaled_sum, sums[unit]);
+                if QUAD % (layout.sub / 4) == layout.sub / 4 - 1 {
+                    let sub_in_block = QUAD * 4 / layout.sub;
+                    let sub = b * subs + sub_in_block;
+                    let sum = if subs == 1 {
+                        x.sums.get_unchecked(2 * block) + x.sums.get_unchecked(2 * block + 1)
+                    } else {
+                        *x.sums.get_unchecked(2 * block + sub_in_block)
+                    };
+                    // What the offset of the stored weights added.
+                    let excess = S::splat32(sum * layout.offset);
+                    for unit in 0..UNITS {
+                        let mut total = D::total(products[unit]);
+                        if layout.offset != 0 {
+                            total = S::sub32(total, excess);
+                        }
+                        if layout.has_factors() {
+                            let (panel, lane) = (&scales[unit / per_group], unit % per_group * S::LANES);
+                            total = S::mul32(total, panel.factor::<S>(sub, lane));
+                        }
+                        totals[unit] = if sub_in_block == 0 { total } else { S::add32(totals[unit], total) };
+                        products[unit] = D::zero();
+                    }
+                }
+            });
+            let x_scale = S::splat_f32(*x.scales.get_unchecked(block));
+            for unit in 0..UNITS {
+                let (panel, lane) = (&scales[unit / per_group], unit % per_group * S::LANES);
+                let scale = S::mul(panel.scale::<S, Q>(b, lane), x_scale);
+                sums[unit] = S::fma(S::to_float(totals[unit]), scale, sums[unit]);
+                if layout.has_min() {
+                    for sub in 0..subs {
+                        let scaled_sum = S::splat_f32(x.scaled_sum(block, sub, subs));
+                        sums[unit] = S::fnma(panel.min::<S>(b * subs + sub, lane), scaled_sum, sums[unit]);
+                    }
                 }
             }
         }

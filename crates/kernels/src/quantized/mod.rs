@@ -1,12 +1,13 @@
 //! Matrix products of quantized weights in vectors, for any layout and any instruction set.
 //!
-//! Decode ([`gemv`]) unpacks weights in registers, uses them once and waits for memory. Prefill ([`gemm`]) unpacks a
+//! Decode ([`decode`]) unpacks weights in registers, uses them once and waits for memory. Prefill ([`gemm`]) unpacks a
 //! superblock of two groups into a panel in the first-level cache and uses it for all rows of the tile. Both sum the
 //! same integers and apply the same scales in the same order, so a row's result does not tell which of them made it.
 
 mod byte_gemm;
 mod byte_gemv;
 mod byte_scales;
+mod decode;
 mod gemm;
 mod gemv;
 mod planes;
