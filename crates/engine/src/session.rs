@@ -9,7 +9,7 @@ use crate::meter::Meter;
 use crate::model::Model;
 use crate::observe::Latest;
 use crate::scratch::Scratch;
-use roofline_kernels::{AttentionScratch, KvFormat, PageLayout};
+use roofline_kernels::{self as kernels, AttentionScratch, KvFormat, PageLayout};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -45,6 +45,17 @@ const PAGE_SLOTS: usize = 64;
 /// Most tokens of a session without another limit: positions are stored in 32 bits.
 const ENDLESS: usize = u32::MAX as usize;
 
+/// What the first row of the buffer of logits holds.
+#[derive(Clone, Copy)]
+enum Logits {
+    /// Nothing of the last token.
+    None,
+    /// Numbers.
+    Finite,
+    /// Something that is NaN or infinite.
+    NotFinite,
+}
+
 /// A model, the tokens it has seen and what it remembers of them.
 pub struct Session {
     model: Arc<Model>,
@@ -55,7 +66,7 @@ pub struct Session {
     scratch: Scratch,
     evidence: Evidence,
     meter: Meter,
-    has_logits: bool,
+    logits: Logits,
 }
 
 impl Session {
@@ -102,7 +113,7 @@ impl Session {
         let no_memory = |_| EngineError::Memory { what: "token ids", bytes: 4 * context as u64 };
         tokens.try_reserve_exact(context.min(limit)).map_err(no_memory)?;
         let (evidence, meter) = (Evidence::new(&options.cache, config), Meter::new(config.n_layers));
-        Ok(Session { model, options, context, cache, tokens, scratch, evidence, meter, has_logits: false })
+        Ok(Session { model, options, context, cache, tokens, scratch, evidence, meter, logits: Logits::None })
     }
 
     /// The model.
@@ -157,13 +168,10 @@ impl Session {
     /// [`EngineError::NoLogits`] before the first token and after a rollback; [`EngineError::LogitsNotFinite`] when
     /// one of them is NaN or infinite.
     pub fn logits(&self) -> Result<&[f32], EngineError> {
-        if !self.has_logits {
-            return Err(EngineError::NoLogits);
-        }
-        let logits = &self.scratch.logits[..self.model.config().vocab_size];
-        match logits.iter().all(|logit| logit.is_finite()) {
-            true => Ok(logits),
-            false => Err(EngineError::LogitsNotFinite { seen: self.tokens.len() }),
+        match self.logits {
+            Logits::None => Err(EngineError::NoLogits),
+            Logits::NotFinite => Err(EngineError::LogitsNotFinite { seen: self.tokens.len() }),
+            Logits::Finite => Ok(&self.scratch.logits[..self.model.config().vocab_size]),
         }
     }
 
@@ -248,7 +256,7 @@ impl Session {
                 count = head_rows.min(unit.len() - first);
                 output_head(&self.model, first, count, &mut self.scratch, &mut self.meter)?;
                 for logits in self.scratch.logits.chunks_exact(vocab).take(count) {
-                    if !logits.iter().all(|logit| logit.is_finite()) {
+                    if !kernels::all_finite(logits) {
                         return Err(EngineError::LogitsNotFinite { seen: first_seen + index + 1 });
                     }
                     if sink(index, logits).is_break() {
@@ -258,7 +266,7 @@ impl Session {
                 }
             }
             self.scratch.logits.copy_within((count - 1) * vocab..count * vocab, 0);
-            self.has_logits = true;
+            self.logits = Logits::Finite;
             self.release();
         }
         Ok(())
@@ -271,7 +279,9 @@ impl Session {
     pub fn rollback(&mut self, count: usize) -> Result<(), EngineError> {
         self.cache.rollback(count)?;
         self.tokens.truncate(self.cache.seen());
-        self.has_logits = self.has_logits && count == 0;
+        if count > 0 {
+            self.logits = Logits::None;
+        }
         Ok(())
     }
 
@@ -283,7 +293,7 @@ impl Session {
         let mut fork = Session::with_cache(self.model.clone(), self.options.clone(), self.cache.fork()?)?;
         fork.evidence.follow(&self.evidence);
         fork.tokens.extend_from_slice(&self.tokens);
-        fork.has_logits = self.has_logits;
+        fork.logits = self.logits;
         let vocab = self.model.config().vocab_size;
         fork.scratch.logits[..vocab].copy_from_slice(&self.scratch.logits[..vocab]);
         Ok(fork)
@@ -317,7 +327,7 @@ impl Session {
         prompt: bool,
         watch: &mut dyn FnMut(f64) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
-        self.has_logits = false;
+        self.logits = Logits::None;
         let by_layer = prompt && self.options.cache.compresses_prompts();
         // What a policy evicts layer by layer cannot be taken back: a copy shares the pages until they are written.
         let before = by_layer.then(|| self.cache.clone());
@@ -358,7 +368,8 @@ impl Session {
     /// Logits of the last of the `rows` rows just computed, in row 0 of the buffer.
     fn last_logits(&mut self, rows: usize) -> Result<(), EngineError> {
         output_head(&self.model, rows - 1, 1, &mut self.scratch, &mut self.meter)?;
-        self.has_logits = true;
+        let finite = kernels::all_finite(&self.scratch.logits[..self.model.config().vocab_size]);
+        self.logits = if finite { Logits::Finite } else { Logits::NotFinite };
         Ok(())
     }
 }

@@ -56,7 +56,7 @@ pub use packed::{FileRows, PackedMatrix};
 pub use page_bounds::{PageBounds, PageScore};
 pub use rope::{Pairing, RopeScaling, inverse_frequencies, rope, rope_angles};
 pub use shared_bytes::SharedBytes;
-pub use softmax::{argmax, log_softmax, log_sum_exp, route, softmax};
+pub use softmax::{all_finite, argmax, log_softmax, log_sum_exp, route, softmax};
 pub use table::{Arithmetic, Choice, KernelTable, Operation, SkipReason};
 pub use team::{Team, physical_cores};
 pub use vectors::{Plain, widely};

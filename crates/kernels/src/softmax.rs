@@ -4,7 +4,7 @@ use crate::error::KernelError;
 use crate::shared_slice::SharedSlice;
 use crate::table::KernelTable;
 use crate::team::Team;
-use crate::vectors::{Kernel, Level, Simd, dispatch};
+use crate::vectors::{Kernel, Level, Plain, Simd, dispatch, widely};
 
 /// Numbers that are summed in f32 before the sum goes to f64.
 const STRETCH: usize = 1024;
@@ -57,6 +57,24 @@ pub fn log_softmax(table: &KernelTable, x: &[f32], out: &mut [f32]) -> Result<()
 pub fn argmax(table: &KernelTable, x: &[f32]) -> Option<usize> {
     let max = dispatch(table.vectors(), Largest(x));
     x.iter().position(|x| *x == max)
+}
+
+/// Whether no number is NaN or infinite.
+///
+/// One by one it takes a cycle a number: 50 µs for 151,936 logits, each token.
+pub fn all_finite(x: &[f32]) -> bool {
+    struct AllFinite<'a>(&'a [f32]);
+    impl Plain for AllFinite<'_> {
+        type Out = bool;
+        #[inline(always)]
+        fn run(self) -> bool {
+            const EXPONENT: u32 = 0x7f80_0000;
+            // Without a way out in between it is vectors; a stretch is how far too far it looks.
+            let odd = |x: &f32| u32::from(x.to_bits() & EXPONENT == EXPONENT);
+            self.0.chunks(STRETCH).all(|x| x.iter().fold(0, |any, x| any | odd(x)) == 0)
+        }
+    }
+    widely(AllFinite(x))
 }
 
 /// Chooses `top_k` experts for each row: softmax over all of them, then the largest, larger first and the lower index

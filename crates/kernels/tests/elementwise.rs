@@ -9,8 +9,8 @@ use common_kv::{Noise, tables};
 use proptest::prelude::*;
 use roofline_kernels::{
     Activation, KernelError, Norm, NormKind, Pairing, RopeScaling, Team, activate, activate_gated, add,
-    add_bias, argmax, inverse_frequencies, log_softmax, log_sum_exp, norm_rows, norm_rows_in_place, rope,
-    rope_angles, route, softmax,
+    add_bias, all_finite, argmax, inverse_frequencies, log_softmax, log_sum_exp, norm_rows,
+    norm_rows_in_place, rope, rope_angles, route, softmax,
 };
 
 fn bits(x: &[f32]) -> Vec<u32> {
@@ -297,6 +297,22 @@ fn the_largest_is_the_lowest_of_equals_and_never_nan() {
         assert_eq!(argmax(&table, &[]), None);
         assert_eq!(argmax(&table, &[f32::NAN; 40]), None);
         assert_eq!(argmax(&table, &[f32::NEG_INFINITY; 40]), Some(0));
+    }
+}
+
+#[test]
+fn one_number_that_is_none_is_found_wherever_it_stands() {
+    for n in [0, 1, 7, 16, 17, 1023, 1024, 1025, 3000] {
+        let numbers = [0.0, -0.0, 1.5, f32::MAX, f32::MIN, f32::MIN_POSITIVE / 2.0];
+        let mut x: Vec<f32> = numbers.into_iter().cycle().take(n).collect();
+        assert!(all_finite(&x), "{n}");
+        for at in (0..n).step_by(1 + n / 50).chain(n.checked_sub(1)) {
+            for odd in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let was = std::mem::replace(&mut x[at], odd);
+                assert!(!all_finite(&x), "{odd} at {at} of {n}");
+                x[at] = was;
+            }
+        }
     }
 }
 
