@@ -31,6 +31,7 @@ pub mod rope;
 mod scalar;
 mod shared_bytes;
 mod shared_slice;
+mod shares;
 mod simd;
 pub mod softmax;
 pub mod table;

@@ -33,9 +33,11 @@ pub(crate) struct MatmulKernels {
 
 /// From this many activation rows on, unpacking weights once for all of them pays.
 const MANY_ROWS: usize = 4;
-/// Weight bytes of a decode tile, at most: about 30 µs of one thread's memory time, long against the 0.1 µs that fetching a
-/// tile costs and the start of a stream, short against a token.
-const TILE_BYTES: usize = 512 << 10;
+/// Weight bytes of a decode tile, at most, beyond four groups: 4 µs of one thread's memory time, long against the 0.1 µs
+/// that a tile costs, short against a region, at whose end threads wait for the last tile.
+const TILE_BYTES: usize = 64 << 10;
+/// Decode tiles of each thread, at least, where there are as many groups.
+const SHARE_TILES: usize = 8;
 /// Groups that decode kernels take together, or a multiple of that.
 const GROUPS_AT_ONCE: usize = 4;
 /// Groups of a prefill tile.
@@ -170,60 +172,15 @@ struct Part<'a> {
     out: SharedSlice<'a, f32>,
     bias: Option<&'a [f32]>,
     add: bool,
-    cut: Cut,
+    tile_groups: usize,
     tile_rows: usize,
 }
 
-/// How the groups of a matrix are handed out.
-#[derive(Clone, Copy)]
-struct Cut {
-    groups: usize,
-    most: usize,  // groups of a tile
-    share: usize, // a tile is at most that part of what is left; 1 leaves all tiles but the last equal
-    equal: usize, // tiles of `most` groups at the beginning
-    tiles: usize,
-}
-
-impl Cut {
-    /// Into tiles of `most` groups.
-    fn equal(groups: usize, most: usize) -> Cut {
-        let most = most.max(1);
-        let tiles = groups.div_ceil(most);
-        Cut { groups, most, share: 1, equal: tiles, tiles }
-    }
-
-    /// Into tiles of up to `most` groups that become smaller, so that threads are done at about the same time, however many
-    /// there are and whatever else runs on their cores: equal tiles left 9 % of a matrix of 176 groups to one of two.
-    fn tapered(groups: usize, most: usize, threads: usize) -> Cut {
-        let (most, share) = (most.next_multiple_of(GROUPS_AT_ONCE).max(GROUPS_AT_ONCE), 2 * threads);
-        let equal = groups.saturating_sub(share * most).div_ceil(most);
-        let cut = Cut { groups, most, share, equal, tiles: 0 };
-        let mut left = groups.saturating_sub(equal * most);
-        let mut tiles = equal;
-        while left > 0 {
-            left -= cut.next(left);
-            tiles += 1;
-        }
-        Cut { tiles, ..cut }
-    }
-
-    /// Groups of the tile that comes when `left` are left.
-    fn next(&self, left: usize) -> usize {
-        let part = (left / self.share).next_multiple_of(GROUPS_AT_ONCE).max(GROUPS_AT_ONCE);
-        part.min(self.most).min(left)
-    }
-
-    /// The groups of tile `i`.
-    fn tile(&self, i: usize) -> Range<usize> {
-        let mut first = i.min(self.equal) * self.most;
-        if i < self.equal {
-            return first..(first + self.most).min(self.groups);
-        }
-        for _ in self.equal..i {
-            first += self.next(self.groups - first);
-        }
-        first..first + self.next(self.groups - first)
-    }
+/// Groups of a decode tile: as many as fill [`TILE_BYTES`], fewer where some threads would have few tiles to take from
+/// each other at the end.
+fn decode_groups(groups: usize, group_bytes: usize, threads: usize) -> usize {
+    let most = (TILE_BYTES / group_bytes.max(1)).min(groups / (SHARE_TILES * threads));
+    most.next_multiple_of(GROUPS_AT_ONCE).max(GROUPS_AT_ONCE)
 }
 
 impl<'a> Part<'a> {
@@ -240,15 +197,12 @@ impl<'a> Part<'a> {
     ) -> Part<'a> {
         let kernels = &table.matmul[w.format() as usize];
         let few = rows.len() < MANY_ROWS && x.serves_decode(kernels.form);
-        let (cut, tile_rows) = match rows.len() {
-            len if few => (Cut::tapered(w.groups(), TILE_BYTES / w.group_bytes().max(1), threads), len),
+        let (tile_groups, tile_rows) = match rows.len() {
+            len if few => (decode_groups(w.groups(), w.group_bytes(), threads), len),
             // In sixes or eights, as kernels take them.
-            many => (
-                Cut::equal(w.groups(), TILE_GROUPS),
-                many.div_ceil(many.div_ceil(kernels.tile_rows)).next_multiple_of(24),
-            ),
+            many => (TILE_GROUPS, many.div_ceil(many.div_ceil(kernels.tile_rows)).next_multiple_of(24)),
         };
-        Part { w, few, rows, out, bias, add, cut, tile_rows }
+        Part { w, few, rows, out, bias, add, tile_groups, tile_rows }
     }
 
     fn row_tiles(&self) -> usize {
@@ -256,7 +210,7 @@ impl<'a> Part<'a> {
     }
 
     fn tiles(&self) -> usize {
-        self.cut.tiles * self.row_tiles()
+        self.w.groups().div_ceil(self.tile_groups) * self.row_tiles()
     }
 
     /// Computes tile `i`: row tiles of the same groups follow one another, so that their weights are still near.
@@ -267,7 +221,8 @@ impl<'a> Part<'a> {
         (i, worker): (usize, usize),
         x: &Activations,
     ) -> Result<(), KernelError> {
-        let groups = self.cut.tile(i / self.row_tiles());
+        let first_group = i / self.row_tiles() * self.tile_groups;
+        let groups = first_group..(first_group + self.tile_groups).min(self.w.groups());
         let first_row = self.rows.start + i % self.row_tiles() * self.tile_rows;
         let rows = first_row..(first_row + self.tile_rows).min(self.rows.end);
         if let Some(weights) = self.w.packed_groups() {
@@ -343,26 +298,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tiles_cover_all_groups_once_and_taper_to_the_end() {
-        for threads in 1..=9 {
-            for most in [0, 1, 4, 15, 28, 1000] {
-                for groups in [0, 1, 3, 4, 5, 16, 64, 175, 176, 352, 9496, 9497] {
-                    let cut = Cut::tapered(groups, most, threads);
-                    let mut next = 0;
-                    for tile in (0..cut.tiles).map(|i| cut.tile(i)) {
-                        assert_eq!(tile.start, next, "{groups} groups, {most} at most, {threads} threads");
-                        assert!(!tile.is_empty() && tile.len() <= cut.most);
-                        assert!(tile.end == groups || tile.len().is_multiple_of(GROUPS_AT_ONCE));
-                        // What one thread has left when the others are done is small beside its share.
-                        assert!(
-                            tile.len() <= GROUPS_AT_ONCE.max(((groups - next) / threads).next_multiple_of(4))
-                        );
-                        next = tile.end;
-                    }
-                    assert_eq!(next, groups);
-                    let equal = Cut::equal(groups, most);
-                    let all: Vec<usize> = (0..equal.tiles).flat_map(|i| equal.tile(i)).collect();
-                    assert_eq!(all, (0..groups).collect::<Vec<_>>());
+    fn decode_tiles_are_whole_steps_of_the_kernels_and_leave_something_to_share() {
+        for threads in [1, 2, 8, 64] {
+            for group_bytes in [1, 9216, 17408, 1 << 20] {
+                for groups in [0, 1, 4, 64, 176, 9496] {
+                    let tile = decode_groups(groups, group_bytes, threads);
+                    let name = format!("{groups} groups of {group_bytes} bytes, {threads} threads");
+                    assert!(tile > 0 && tile.is_multiple_of(GROUPS_AT_ONCE), "{name}");
+                    let small = tile == GROUPS_AT_ONCE;
+                    assert!(small || (tile - GROUPS_AT_ONCE) * group_bytes < TILE_BYTES, "{name}");
+                    assert!(small || (tile - GROUPS_AT_ONCE) * SHARE_TILES * threads < groups, "{name}");
                 }
             }
         }

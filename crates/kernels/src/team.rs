@@ -2,9 +2,9 @@
 //!
 //! A token is some hundred short operations, each followed by a barrier, so what counts is the cost of a region, not
 //! of a task. Workers live as long as the team, spin for a short while when they have nothing to do and then sleep.
-//! Tiles are handed out through one atomic cursor. A region does not wait for workers that have not come: whoever
-//! runs when it opens takes tiles, the caller among them, and when none are left it is closed to latecomers. A
-//! neighbour that holds a core therefore costs its share of the speed and no more.
+//! Each has a share of the tiles and takes from others' when it is through. A region does not wait for workers that have
+//! not come: whoever runs when it opens takes tiles, the caller among them, and when none are left it is closed to
+//! latecomers. A neighbour that holds a core therefore costs its share of the speed and no more.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use crate::bands::Bands;
 use crate::error::KernelError;
 use crate::shared_slice::SharedSlice;
+use crate::shares::{Padded, Shares};
 
 /// How long a thread without work spins before it sleeps. Waking a sleeper costs 5 to 50 µs, and between two
 /// regions of a token the caller works alone for less than that.
@@ -25,25 +26,17 @@ const SPIN: Duration = Duration::from_micros(60);
 /// What one tile is handed to: `(tile, worker)`.
 type Tile<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
-/// Keeps what different threads write on different cache lines (128: adjacent lines are fetched in pairs).
-#[repr(align(128))]
-struct Padded<T>(T);
-
 /// The region word: generation in the upper half, [`OPEN`], and the number of workers inside in the low bits.
 const OPEN: u64 = 1 << 31;
 const INSIDE: u64 = OPEN - 1;
 const GENERATION: u64 = 1 << 32;
 
-/// The region being run. Written by the caller while the region is closed and empty.
-struct Job {
-    tile: *const Tile<'static>,
-    tiles: usize,
-}
+/// What its tiles are handed to. Written by the caller while the region is closed and empty.
+type Job = Option<*const Tile<'static>>;
 
 struct Shared {
-    region: Padded<AtomicU64>,
-    cursor: Padded<AtomicUsize>,
-    job: UnsafeCell<Option<Job>>,
+    region: Padded<(AtomicU64, UnsafeCell<Job>)>, // on one line: who sees the region open has the job
+    shares: Shares,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     stop: AtomicBool,
     polite: bool, // more threads than processors: yield while waiting
@@ -54,11 +47,11 @@ struct Shared {
     emptied: Condvar,
 }
 
-// SAFETY: everything but `job` synchronises itself. `job` is written only by the one caller that holds `Team::turn`,
+// SAFETY: everything but the job synchronises itself. It is written only by the one caller that holds `Team::turn`,
 // while the region is closed and nobody is inside, and read only by threads inside the region (`Shared::enter`
 // acquires what the opening store released). The closure it points to is `Sync`.
 unsafe impl Sync for Shared {}
-// SAFETY: as above; the pointer in `job` is used only between the opening of a region and the return of `Team::run`.
+// SAFETY: as above; the pointer in the job is used only between the opening of a region and the return of `Team::run`.
 unsafe impl Send for Shared {}
 
 thread_local! {
@@ -85,9 +78,8 @@ impl Team {
         }
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         let shared = Arc::new(Shared {
-            region: Padded(AtomicU64::new(0)),
-            cursor: Padded(AtomicUsize::new(0)),
-            job: UnsafeCell::new(None),
+            region: Padded((AtomicU64::new(0), UnsafeCell::new(None))),
+            shares: Shares::new(threads),
             panic: Mutex::new(None),
             stop: AtomicBool::new(false),
             polite: threads > processors,
@@ -127,18 +119,25 @@ impl Team {
     /// threads take turns. Allocates nothing.
     ///
     /// # Panics
-    /// With the payload of the first tile that panicked; tiles not yet begun are then left out.
+    /// With the payload of the first tile that panicked; tiles not yet begun may then be left out.
     pub fn run(&self, tiles: usize, tile: &Tile<'_>) {
+        let Ok(tiles) = u32::try_from(tiles) else {
+            const MOST: usize = u32::MAX as usize;
+            (0..tiles).step_by(MOST).for_each(|first| {
+                self.run(MOST.min(tiles - first), &|i, worker| tile(first + i, worker));
+            });
+            return;
+        };
         let team = Arc::as_ptr(&self.shared) as usize;
         let (inside_of, worker) = INSIDE_OF.get();
         if inside_of == team {
-            (0..tiles).for_each(|i| tile(i, worker));
+            (0..tiles).for_each(|i| tile(i as usize, worker));
             return;
         }
         let turn = lock(&self.turn);
         INSIDE_OF.set((team, 0));
         let outcome = if self.workers.is_empty() || tiles <= 1 {
-            catch_unwind(AssertUnwindSafe(|| (0..tiles).for_each(|i| tile(i, 0)))).err()
+            catch_unwind(AssertUnwindSafe(|| (0..tiles).for_each(|i| tile(i as usize, 0)))).err()
         } else {
             self.shared.lead(tiles, tile)
         };
@@ -173,42 +172,39 @@ impl Drop for Team {
 
 impl Shared {
     /// The caller's side of a region. Returns the payload of the first panic.
-    fn lead(&self, tiles: usize, tile: &Tile<'_>) -> Option<Box<dyn Any + Send>> {
+    fn lead(&self, tiles: u32, tile: &Tile<'_>) -> Option<Box<dyn Any + Send>> {
         // SAFETY: only the lifetime changes. The region is closed and empty again before this function returns (it
         // cannot unwind in between: tiles run under `catch_unwind`), so nobody calls `tile` after it has ended.
         let tile: *const Tile<'static> = unsafe { std::mem::transmute(std::ptr::from_ref(tile)) };
         // SAFETY: the region is closed and empty, and `Team::turn` keeps other callers away.
-        unsafe { *self.job.get() = Some(Job { tile, tiles }) };
-        self.cursor.0.store(0, Ordering::Relaxed);
-        let closed = self.region.0.load(Ordering::Relaxed);
+        unsafe { *self.region.0.1.get() = Some(tile) };
+        self.shares.deal(tiles);
+        let region = &self.region.0.0;
+        let closed = region.load(Ordering::Relaxed);
         // Sequentially consistent, as is the load of `asleep`: a worker adds itself to `asleep` before it looks at the
         // region for the last time, so either it sees this opening or it is seen here.
-        self.region.0.store(closed.wrapping_add(GENERATION) | OPEN, Ordering::SeqCst);
+        region.store(closed.wrapping_add(GENERATION) | OPEN, Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) > 0 {
             drop(lock(&self.bed));
             self.opened.notify_all();
         }
         self.take_tiles(0);
-        self.region.0.fetch_and(!OPEN, Ordering::SeqCst);
+        region.fetch_and(!OPEN, Ordering::SeqCst);
         self.wait_until_empty();
         // SAFETY: closed and empty again.
-        unsafe { *self.job.get() = None };
+        unsafe { *self.region.0.1.get() = None };
         lock(&self.panic).take()
     }
 
     /// Runs tiles until none are left. Only for threads inside the region.
     fn take_tiles(&self, worker: usize) {
-        // SAFETY: this thread is inside the region, during which nobody writes `job`.
-        let Some(job) = (unsafe { &*self.job.get() }) else { return };
+        // SAFETY: this thread is inside the region, during which nobody writes the job.
+        let Some(tile) = (unsafe { *self.region.0.1.get() }) else { return };
         // SAFETY: the closure outlives the region (`lead` waits for it to be empty).
-        let tile = unsafe { &*job.tile };
-        loop {
-            let i = self.cursor.0.fetch_add(1, Ordering::Relaxed);
-            if i >= job.tiles {
-                return;
-            }
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| tile(i, worker))) {
-                self.cursor.0.store(job.tiles, Ordering::Relaxed);
+        let tile = unsafe { &*tile };
+        while let Some(i) = self.shares.take(worker) {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| tile(i as usize, worker))) {
+                self.shares.clear();
                 lock(&self.panic).get_or_insert(payload);
                 return;
             }
@@ -216,7 +212,7 @@ impl Shared {
     }
 
     fn wait_until_empty(&self) {
-        let empty = || self.region.0.load(Ordering::SeqCst) & INSIDE == 0;
+        let empty = || self.region.0.0.load(Ordering::SeqCst) & INSIDE == 0;
         if self.spin_until(empty) {
             return;
         }
@@ -234,7 +230,8 @@ impl Shared {
         let mut seen = 0; // generation of the last region looked at
         loop {
             let news = || {
-                self.region.0.load(Ordering::SeqCst) / GENERATION != seen || self.stop.load(Ordering::SeqCst)
+                self.region.0.0.load(Ordering::SeqCst) / GENERATION != seen
+                    || self.stop.load(Ordering::SeqCst)
             };
             if !self.spin_until(news) {
                 let mut bed = lock(&self.bed);
@@ -251,7 +248,7 @@ impl Shared {
             seen = generation;
             if entered {
                 self.take_tiles(worker);
-                let left = self.region.0.fetch_sub(1, Ordering::SeqCst);
+                let left = self.region.0.0.fetch_sub(1, Ordering::SeqCst);
                 if left & (OPEN | INSIDE) == 1 && self.caller_asleep.load(Ordering::SeqCst) {
                     drop(lock(&self.bed));
                     self.emptied.notify_one();
@@ -262,9 +259,9 @@ impl Shared {
 
     /// Enters the region if it is open. Returns its generation and whether this thread is inside.
     fn enter(&self) -> (u64, bool) {
-        let mut word = self.region.0.load(Ordering::SeqCst);
+        let mut word = self.region.0.0.load(Ordering::SeqCst);
         while word & OPEN != 0 {
-            match self.region.0.compare_exchange_weak(word, word + 1, Ordering::SeqCst, Ordering::SeqCst) {
+            match self.region.0.0.compare_exchange_weak(word, word + 1, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => return (word / GENERATION, true),
                 Err(now) => word = now,
             }

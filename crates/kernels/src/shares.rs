@@ -1,0 +1,128 @@
+//! Who runs which tiles of a region: each worker a run of them, and what others have left when its own are done.
+//!
+//! Neighbouring tiles read neighbouring memory. A worker that goes on where it stopped keeps what the processor has
+//! begun to fetch, and in the next region finds in its own cache what it wrote in this one. One cursor for all, which
+//! this was before, mixes the workers' tiles, and its cache line goes back and forth with each.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Keeps what different threads write on different cache lines (128: adjacent lines are fetched in pairs).
+#[repr(align(128))]
+pub(crate) struct Padded<T>(pub T);
+
+/// The tiles that each worker has yet to begin, as `first..end`: `first` in the lower half of a word, `end` in the
+/// upper one. A tile is in one word at a time, or begun.
+pub(crate) struct Shares(Box<[Padded<AtomicU64>]>);
+
+fn word(first: u32, end: u32) -> u64 {
+    u64::from(first) | u64::from(end) << 32
+}
+
+fn range(word: u64) -> (u32, u32) {
+    (word as u32, (word >> 32) as u32)
+}
+
+impl Shares {
+    /// Of so many workers, all empty.
+    pub fn new(workers: usize) -> Shares {
+        Shares((0..workers).map(|_| Padded(AtomicU64::new(0))).collect())
+    }
+
+    /// Deals out tiles `0..tiles`. Only while nobody takes any.
+    pub fn deal(&self, tiles: u32) {
+        let workers = self.0.len() as u64;
+        let bound = |worker: usize| (u64::from(tiles) * worker as u64 / workers) as u32;
+        for (worker, share) in self.0.iter().enumerate() {
+            share.0.store(word(bound(worker), bound(worker + 1)), Ordering::Relaxed);
+        }
+    }
+
+    /// The next tile for `worker`; `None` when all are begun.
+    pub fn take(&self, worker: usize) -> Option<u32> {
+        let own = &self.0[worker].0;
+        let mut seen = own.load(Ordering::Relaxed);
+        loop {
+            let (first, end) = range(seen);
+            if first >= end {
+                return self.steal(worker);
+            }
+            match own.compare_exchange_weak(seen, word(first + 1, end), Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_) => return Some(first),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Takes the second half of what the next worker that has something left has left. `worker` has nothing.
+    fn steal(&self, worker: usize) -> Option<u32> {
+        let workers = self.0.len();
+        for victim in (1..workers).map(|on| &self.0[(worker + on) % workers].0) {
+            let mut seen = victim.load(Ordering::Relaxed);
+            loop {
+                let (first, end) = range(seen);
+                if first >= end {
+                    break;
+                }
+                let middle = first + (end - first) / 2;
+                match victim.compare_exchange_weak(
+                    seen,
+                    word(first, middle),
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                ) {
+                    Ok(_) => {
+                        // Nobody else writes to a share that is empty.
+                        self.0[worker].0.store(word(middle + 1, end), Ordering::Relaxed);
+                        return Some(middle);
+                    }
+                    Err(now) => seen = now,
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes everything away. What a worker steals at the same moment may escape.
+    pub fn clear(&self) {
+        self.0.iter().for_each(|share| share.0.store(0, Ordering::Relaxed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_worker_goes_through_its_share_and_then_halves_what_others_have() {
+        let shares = Shares::new(3);
+        shares.deal(10); // 0..3, 3..6, 6..10
+        let take = |worker, tiles: usize| -> Vec<_> { (0..tiles).map(|_| shares.take(worker)).collect() };
+        assert_eq!(take(0, 3), [Some(0), Some(1), Some(2)]);
+        assert_eq!(take(2, 1), [Some(6)]);
+        assert_eq!(take(0, 3), [Some(4), Some(5), Some(3)]); // worker 1 comes late
+        assert_eq!(take(0, 1), [Some(8)]); // of 7..10
+        assert_eq!(take(1, 3), [Some(7), Some(9), None]); // of worker 2, and of what worker 0 stole
+        assert_eq!(take(2, 1), [None]);
+        shares.deal(10);
+        shares.clear();
+        assert_eq!(shares.take(1), None);
+    }
+
+    #[test]
+    fn the_last_tile_of_all_is_dealt() {
+        let shares = Shares::new(7);
+        shares.deal(u32::MAX);
+        let (mut last, mut taken) = (0, 0);
+        // The owner of the end walks there in halves.
+        for worker in (0..7).cycle().take(700) {
+            last = last.max(shares.take(worker).unwrap());
+            taken += 1;
+        }
+        assert!(taken == 700 && last < u32::MAX);
+        shares.deal(3); // some have nothing
+        let mut tiles: Vec<_> = std::iter::from_fn(|| shares.take(0)).collect();
+        tiles.sort();
+        assert_eq!(tiles, [0, 1, 2]);
+    }
+}
