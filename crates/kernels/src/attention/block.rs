@@ -258,6 +258,15 @@ impl Workspace {
         if part == Part::Sinks { &self.seen_sinks } else { &self.seen }
     }
 
+    /// The slots that every query sees, as one part of its band.
+    #[inline(always)]
+    fn core(&self, queries: usize, part: Part) -> std::ops::Range<usize> {
+        self.bands[..queries].iter().fold(0..usize::MAX, |core, band| {
+            let (from, to) = band.part(part);
+            core.start.max(from)..core.end.min(to)
+        })
+    }
+
     /// The slots of a run between the first and the last that any query sees, from the beginning of a strip on.
     #[inline(always)]
     pub fn span(&self, queries: usize, run: Run) -> std::ops::Range<usize> {
@@ -287,14 +296,20 @@ fn run_once<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace, run: Run)
     let channels = padded(block.layout.head_dim());
     work.part[..block.queries].fill(State::EMPTY);
     work.part_acc[..block.queries * channels].fill(0.0);
-    let span = work.span(block.queries, run);
+    let (span, core) = (work.span(block.queries, run), work.core(block.queries, run.part));
     for first in span.clone().step_by(STRIP) {
-        let width = work.look(block.queries, run.part, first);
+        let all_see = core.start <= first && first + STRIP <= core.end;
+        let width = if all_see {
+            work.seen[..block.queries].fill(Seen { from: 0, to: STRIP });
+            STRIP
+        } else {
+            work.look(block.queries, run.part, first)
+        };
         if width > 0 {
             let strip = Strip::new(block, first, width, span.end);
             score_strip(simd, block, work, &strip, run.part);
             soften_strip(simd, block, work, width);
-            accumulate_strip(simd, block, work, &strip);
+            accumulate_strip(simd, block, work, &strip, all_see);
         }
     }
 }

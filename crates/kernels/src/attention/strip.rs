@@ -7,6 +7,7 @@ use super::softmax::{Seen, Soften};
 use super::tile::{Along, MAX_PANEL, Operand, Outputs, STRIP, Scores, Widen};
 use crate::kv_page::{KvFormat, PageLayout, PageRef, SealedHalf};
 use crate::vectors::{Simd, Zip, zip};
+use std::ops::Range;
 
 /// Most pages of a strip: those of 16 slots.
 const PIECES: usize = STRIP / 16;
@@ -284,9 +285,15 @@ pub(super) fn soften_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut Works
     }
 }
 
-/// Outputs of every panel over a strip.
+/// Outputs of every panel over a strip. `all_see`: every query sees all of it.
 #[inline(always)]
-pub(super) fn accumulate_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace, strip: &Strip<'_>) {
+pub(super) fn accumulate_strip<S: Simd>(
+    simd: S,
+    block: &Block<'_>,
+    work: &mut Workspace,
+    strip: &Strip<'_>,
+    all_see: bool,
+) {
     let layout = block.layout;
     let (d, format) = (layout.head_dim(), layout.value_format());
     let (channels, scales) = (padded(d), format.scales(d));
@@ -302,7 +309,7 @@ pub(super) fn accumulate_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut W
     if coded.is_none() && channels == d && !(many && (format != KvFormat::F32 || !strip.is_whole())) {
         for (piece, first, slots) in strip.pieces() {
             let values = piece.values(layout, factors.wrapping_add(first * scales));
-            accumulate_slots(simd, block, work, values, first, slots);
+            accumulate_slots(simd, block, work, values, first..first + slots, all_see);
         }
         return;
     }
@@ -324,7 +331,7 @@ pub(super) fn accumulate_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut W
     }
     let data = work.v_wide.as_ptr().cast();
     let wide = Operand { data, format: KvFormat::F32, stride: channels, factors, ahead: Ahead::NONE };
-    accumulate_slots(simd, block, work, wide, 0, strip.width);
+    accumulate_slots(simd, block, work, wide, 0..strip.width, all_see);
 }
 
 /// Multiplies the weights of every query with the scales of the slots' values.
@@ -349,29 +356,56 @@ impl Zip for Times {
     }
 }
 
-/// Outputs of every panel over the slots `first..first + slots` of a strip, which are the rows of `values`.
+/// Outputs of every panel over some slots of a strip, which are the rows of `values`.
 #[inline(always)]
 fn accumulate_slots<S: Simd>(
     simd: S,
     block: &Block<'_>,
     work: &mut Workspace,
     values: Operand, // (slots, channels)
-    first: usize,
-    slots: usize,
+    slots: Range<usize>,
+    all_see: bool,
 ) {
     let (channels, panel) = (padded(block.layout.head_dim()), block.panel());
     for query in (0..block.queries).step_by(panel) {
         let queries = panel.min(block.queries - query);
-        let mut seen = [Seen { from: 0, to: 0 }; MAX_PANEL];
-        for (seen, all) in seen.iter_mut().zip(&work.seen[query..query + queries]) {
-            let within = |slot: usize| slot.saturating_sub(first).min(slots);
-            *seen = Seen { from: within(all.from), to: within(all.to) };
-        }
         let p = &work.scores[query * STRIP..][..queries * STRIP];
+        let p = &p[slots.start..];
         let acc = &mut work.part_acc[query * channels..][..queries * channels];
         let rescale = &mut work.rescale[query / panel];
-        accumulate(simd, values, channels, &seen[..queries], &p[first..], rescale, acc);
+        if all_see {
+            let all = Seen { from: 0, to: slots.len() };
+            accumulate_common(simd, values, channels, queries, all, p, rescale, acc);
+            continue;
+        }
+        let mut seen = [Seen { from: 0, to: 0 }; MAX_PANEL];
+        for (seen, all) in seen.iter_mut().zip(&work.seen[query..query + queries]) {
+            let within = |slot: usize| slot.saturating_sub(slots.start).min(slots.len());
+            *seen = Seen { from: within(all.from), to: within(all.to) };
+        }
+        accumulate(simd, values, channels, &seen[..queries], p, rescale, acc);
     }
+}
+
+/// Outputs of a panel over the slots that all its queries see.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)] // a tile and its operands, as slices
+fn accumulate_common<S: Simd>(
+    simd: S,
+    values: Operand,
+    channels: usize,
+    queries: usize,
+    Seen { from, to }: Seen,
+    p: &[f32],               // (queries, STRIP), from the first slot of `values` on
+    rescale: &mut [f32; 16], // (queries)
+    acc: &mut [f32],         // (queries, channels)
+) {
+    assert!(acc.len() == queries * channels && p.len() >= (queries - 1) * STRIP + to);
+    let (p, acc) = (p.as_ptr(), acc.as_mut_ptr());
+    let tile = Outputs { queries, channels, from, to, p, values, rescale: rescale.as_ptr(), acc };
+    // SAFETY: `p` has a row of STRIP per query, `acc` one of `channels`, `rescale` a factor; all queries see `from..to`.
+    unsafe { tile.run(simd) };
+    rescale[..queries].fill(1.0);
 }
 
 /// Outputs of a panel. The slots that all its queries see go through one tile; what only some see (at the causal
@@ -411,20 +445,7 @@ fn accumulate<S: Simd>(
     for (i, seen) in seen.iter().enumerate() {
         alone(i, seen.from, common.from, rescale, acc);
     }
-    let (from, to) = (common.from, common.to);
-    let tile = Outputs {
-        queries,
-        channels,
-        from,
-        to,
-        p: p.as_ptr(),
-        values,
-        rescale: rescale.as_ptr(),
-        acc: acc.as_mut_ptr(),
-    };
-    // SAFETY: `p` has a row of STRIP per query, `acc` one of `channels`, `rescale` a factor; all queries see `from..to`.
-    unsafe { tile.run(simd) };
-    rescale[..queries].fill(1.0);
+    accumulate_common(simd, values, channels, queries, common, p, rescale, acc);
     for (i, seen) in seen.iter().enumerate() {
         alone(i, common.to, seen.to, rescale, acc);
     }
