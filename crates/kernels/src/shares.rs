@@ -28,10 +28,11 @@ impl Shares {
         Shares((0..workers).map(|_| Padded(AtomicU64::new(0))).collect())
     }
 
-    /// Deals out tiles `0..tiles`. Only while nobody takes any.
+    /// Deals out tiles `0..tiles`, the first workers more where they do not go round: worker 0, who calls, is there
+    /// before the others. Only while nobody takes any.
     pub fn deal(&self, tiles: u32) {
         let workers = self.0.len() as u64;
-        let bound = |worker: usize| (u64::from(tiles) * worker as u64 / workers) as u32;
+        let bound = |worker: usize| (u64::from(tiles) * worker as u64).div_ceil(workers) as u32;
         for (worker, share) in self.0.iter().enumerate() {
             share.0.store(word(bound(worker), bound(worker + 1)), Ordering::Relaxed);
         }
@@ -96,14 +97,12 @@ mod tests {
     #[test]
     fn each_worker_goes_through_its_share_and_then_halves_what_others_have() {
         let shares = Shares::new(3);
-        shares.deal(10); // 0..3, 3..6, 6..10
+        shares.deal(12); // 0..4, 4..8, 8..12
         let take = |worker, tiles: usize| -> Vec<_> { (0..tiles).map(|_| shares.take(worker)).collect() };
-        assert_eq!(take(0, 3), [Some(0), Some(1), Some(2)]);
-        assert_eq!(take(2, 1), [Some(6)]);
-        assert_eq!(take(0, 3), [Some(4), Some(5), Some(3)]); // worker 1 comes late
-        assert_eq!(take(0, 1), [Some(8)]); // of 7..10
-        assert_eq!(take(1, 3), [Some(7), Some(9), None]); // of worker 2, and of what worker 0 stole
-        assert_eq!(take(2, 1), [None]);
+        assert_eq!(take(0, 5), [Some(0), Some(1), Some(2), Some(3), Some(6)]); // worker 1 comes late
+        assert_eq!(take(2, 5), [Some(8), Some(9), Some(10), Some(11), Some(7)]); // the last of what worker 0 stole
+        assert_eq!(take(1, 3), [Some(4), Some(5), None]);
+        assert_eq!(take(0, 1), [None]);
         shares.deal(10);
         shares.clear();
         assert_eq!(shares.take(1), None);
@@ -120,7 +119,8 @@ mod tests {
             taken += 1;
         }
         assert!(taken == 700 && last < u32::MAX);
-        shares.deal(3); // some have nothing
+        shares.deal(3); // some have nothing, the caller has
+        assert_eq!(range(shares.0[0].0.load(Ordering::Relaxed)), (0, 1));
         let mut tiles: Vec<_> = std::iter::from_fn(|| shares.take(0)).collect();
         tiles.sort();
         assert_eq!(tiles, [0, 1, 2]);
