@@ -109,20 +109,30 @@ mod tests {
     }
 
     #[test]
-    fn the_last_tile_of_all_is_dealt() {
-        let shares = Shares::new(7);
-        shares.deal(u32::MAX);
-        let (mut last, mut taken) = (0, 0);
-        // The owner of the end walks there in halves.
-        for worker in (0..7).cycle().take(700) {
-            last = last.max(shares.take(worker).unwrap());
-            taken += 1;
+    fn shares_adjoin_and_the_caller_has_one() {
+        for workers in 1..=9 {
+            let shares = Shares::new(workers);
+            for tiles in [0, 1, 2, 3, 8, 9, 10, 1000, u32::MAX - 1, u32::MAX] {
+                shares.deal(tiles);
+                let mut next = 0;
+                for (first, end) in shares.0.iter().map(|share| range(share.0.load(Ordering::Relaxed))) {
+                    assert!(first == next && end >= first, "{workers} workers, {tiles} tiles");
+                    next = end;
+                }
+                assert_eq!(next, tiles, "{workers} workers");
+                assert_eq!(shares.take(0), (tiles > 0).then_some(0), "{workers} workers, {tiles} tiles");
+            }
         }
-        assert!(taken == 700 && last < u32::MAX);
-        shares.deal(3); // some have nothing, the caller has
-        assert_eq!(range(shares.0[0].0.load(Ordering::Relaxed)), (0, 1));
-        let mut tiles: Vec<_> = std::iter::from_fn(|| shares.take(0)).collect();
-        tiles.sort();
-        assert_eq!(tiles, [0, 1, 2]);
+    }
+
+    #[test]
+    fn one_worker_alone_runs_every_tile_once() {
+        for (workers, tiles) in [(1, 5), (3, 2), (7, 3), (7, 1000)] {
+            let shares = Shares::new(workers);
+            shares.deal(tiles);
+            let mut taken: Vec<_> = std::iter::from_fn(|| shares.take(workers - 1)).collect();
+            taken.sort();
+            assert_eq!(taken, (0..tiles).collect::<Vec<_>>(), "{workers} workers");
+        }
     }
 }

@@ -31,11 +31,15 @@ const OPEN: u64 = 1 << 31;
 const INSIDE: u64 = OPEN - 1;
 const GENERATION: u64 = 1 << 32;
 
-/// What its tiles are handed to. Written by the caller while the region is closed and empty.
-type Job = Option<*const Tile<'static>>;
+/// On one line: who sees the region open has the job.
+struct Region {
+    word: AtomicU64,
+    /// What its tiles are handed to. Written by the caller while the region is closed and empty.
+    job: UnsafeCell<Option<*const Tile<'static>>>,
+}
 
 struct Shared {
-    region: Padded<(AtomicU64, UnsafeCell<Job>)>, // on one line: who sees the region open has the job
+    region: Padded<Region>,
     shares: Shares,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     stop: AtomicBool,
@@ -78,7 +82,7 @@ impl Team {
         }
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         let shared = Arc::new(Shared {
-            region: Padded((AtomicU64::new(0), UnsafeCell::new(None))),
+            region: Padded(Region { word: AtomicU64::new(0), job: UnsafeCell::new(None) }),
             shares: Shares::new(threads),
             panic: Mutex::new(None),
             stop: AtomicBool::new(false),
@@ -177,29 +181,29 @@ impl Shared {
         // cannot unwind in between: tiles run under `catch_unwind`), so nobody calls `tile` after it has ended.
         let tile: *const Tile<'static> = unsafe { std::mem::transmute(std::ptr::from_ref(tile)) };
         // SAFETY: the region is closed and empty, and `Team::turn` keeps other callers away.
-        unsafe { *self.region.0.1.get() = Some(tile) };
+        unsafe { *self.region.0.job.get() = Some(tile) };
         self.shares.deal(tiles);
-        let region = &self.region.0.0;
-        let closed = region.load(Ordering::Relaxed);
+        let word = &self.region.0.word;
+        let closed = word.load(Ordering::Relaxed);
         // Sequentially consistent, as is the load of `asleep`: a worker adds itself to `asleep` before it looks at the
         // region for the last time, so either it sees this opening or it is seen here.
-        region.store(closed.wrapping_add(GENERATION) | OPEN, Ordering::SeqCst);
+        word.store(closed.wrapping_add(GENERATION) | OPEN, Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) > 0 {
             drop(lock(&self.bed));
             self.opened.notify_all();
         }
         self.take_tiles(0);
-        region.fetch_and(!OPEN, Ordering::SeqCst);
+        word.fetch_and(!OPEN, Ordering::SeqCst);
         self.wait_until_empty();
         // SAFETY: closed and empty again.
-        unsafe { *self.region.0.1.get() = None };
+        unsafe { *self.region.0.job.get() = None };
         lock(&self.panic).take()
     }
 
     /// Runs tiles until none are left. Only for threads inside the region.
     fn take_tiles(&self, worker: usize) {
         // SAFETY: this thread is inside the region, during which nobody writes the job.
-        let Some(tile) = (unsafe { *self.region.0.1.get() }) else { return };
+        let Some(tile) = (unsafe { *self.region.0.job.get() }) else { return };
         // SAFETY: the closure outlives the region (`lead` waits for it to be empty).
         let tile = unsafe { &*tile };
         while let Some(i) = self.shares.take(worker) {
@@ -212,7 +216,7 @@ impl Shared {
     }
 
     fn wait_until_empty(&self) {
-        let empty = || self.region.0.0.load(Ordering::SeqCst) & INSIDE == 0;
+        let empty = || self.region.0.word.load(Ordering::SeqCst) & INSIDE == 0;
         if self.spin_until(empty) {
             return;
         }
@@ -230,7 +234,7 @@ impl Shared {
         let mut seen = 0; // generation of the last region looked at
         loop {
             let news = || {
-                self.region.0.0.load(Ordering::SeqCst) / GENERATION != seen
+                self.region.0.word.load(Ordering::SeqCst) / GENERATION != seen
                     || self.stop.load(Ordering::SeqCst)
             };
             if !self.spin_until(news) {
@@ -248,7 +252,7 @@ impl Shared {
             seen = generation;
             if entered {
                 self.take_tiles(worker);
-                let left = self.region.0.0.fetch_sub(1, Ordering::SeqCst);
+                let left = self.region.0.word.fetch_sub(1, Ordering::SeqCst);
                 if left & (OPEN | INSIDE) == 1 && self.caller_asleep.load(Ordering::SeqCst) {
                     drop(lock(&self.bed));
                     self.emptied.notify_one();
@@ -259,9 +263,10 @@ impl Shared {
 
     /// Enters the region if it is open. Returns its generation and whether this thread is inside.
     fn enter(&self) -> (u64, bool) {
-        let mut word = self.region.0.0.load(Ordering::SeqCst);
+        let mut word = self.region.0.word.load(Ordering::SeqCst);
         while word & OPEN != 0 {
-            match self.region.0.0.compare_exchange_weak(word, word + 1, Ordering::SeqCst, Ordering::SeqCst) {
+            match self.region.0.word.compare_exchange_weak(word, word + 1, Ordering::SeqCst, Ordering::SeqCst)
+            {
                 Ok(_) => return (word / GENERATION, true),
                 Err(now) => word = now,
             }

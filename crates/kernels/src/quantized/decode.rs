@@ -47,7 +47,7 @@ pub(super) unsafe fn decode<S: Simd, Q: Quantized, P: BlockProduct<S, Q>, const 
 ) {
     let groups_at_once = UNITS * S::LANES / GROUP;
     let end = tile.first_group + tile.groups;
-    // One a group; UNITS is at least that many. Cleared here and not for every two groups: that was 4 % of decode.
+    // One a group; UNITS is at least that many. Cleared here and not for every two groups: that was 3 % of decode.
     let mut scales = [const { P::NO_SCALES }; UNITS];
     for row in tile.first_row..tile.first_row + tile.rows {
         let x = tile.x.integer_row(row);
