@@ -87,11 +87,12 @@ impl Seed {
         for word in bytes.get(8..).unwrap_or_default().as_chunks::<8>().0 {
             hash = fold(hash ^ u64::from_le_bytes(*word), MIX);
         }
-        fold(hash ^ first, self.0 ^ MIX ^ last)
+        fold(fold(hash ^ first, self.0 ^ MIX ^ last), MIX)
     }
 
+    /// As in `of_text`, a second multiplication: after one, what differs little is spread as well as the seed is.
     pub(super) fn of_pair(self, (left, right): (u32, u32)) -> u64 {
-        fold(self.0 ^ u64::from(left) ^ u64::from(right) << 32, self.0 ^ MIX)
+        fold(fold(self.0 ^ u64::from(left) ^ u64::from(right) << 32, self.0 ^ MIX), MIX)
     }
 }
 
@@ -153,16 +154,20 @@ mod tests {
 
     #[test]
     fn hashes_of_similar_texts_and_pairs_spread() {
-        let seed = Seed::new();
-        let mut counts = [[0; 256]; 4];
-        for i in 0..25_600_u32 {
-            let hashes = [seed.of_text(&i.to_string()), seed.of_pair((i % 160, i / 160))];
-            for (half, hash) in hashes.into_iter().enumerate() {
-                counts[2 * half][(hash & 0xff) as usize] += 1;
-                counts[2 * half + 1][(tag(hash) >> 24) as usize] += 1;
+        // With one multiplication, by the seed, pairs crowd for some seeds: 24 to 153 a place where that was found.
+        let seeds = (2..=301).map(|i| Seed(fold(i, MIX) | 1)).chain([Seed::new()]);
+        for seed in seeds {
+            let mut counts = [[0; 256]; 4];
+            for i in 0..25_600_u32 {
+                let hashes = [seed.of_text(&i.to_string()), seed.of_pair((i % 160, i / 160))];
+                for (half, hash) in hashes.into_iter().enumerate() {
+                    counts[2 * half][(hash & 0xff) as usize] += 1;
+                    counts[2 * half + 1][(tag(hash) >> 24) as usize] += 1;
+                }
             }
+            // 100 each with a deviation of 10.
+            let spread = counts.as_flattened().iter().all(|count| (40..180).contains(count));
+            assert!(spread, "seed {}: {counts:?}", seed.0);
         }
-        // 100 each with a deviation of 10.
-        assert!(counts.as_flattened().iter().all(|count| (40..180).contains(count)), "{counts:?}");
     }
 }
