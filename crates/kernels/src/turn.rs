@@ -36,7 +36,7 @@ impl<'f> GroupRows<'f> {
 
 /// Asks for the line at `at`, which may be anywhere, in the second-level cache.
 #[inline(always)]
-fn prefetch(at: *const u8) {
+pub(crate) fn prefetch(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch of any address whatever is allowed and reads nothing.
     unsafe {

@@ -3,10 +3,12 @@
 use super::AttentionShape;
 use super::band::{Band, Part, Run, Runs};
 use super::sealed::pairs_len;
-use super::softmax::{Merge, Seen, State};
-use super::strip::{Strip, accumulate_strip, load_keys, score_panel, soften_strip};
+use super::softmax::{Merge, Seen, Soften, State, States};
+use super::strip::{Strip, accumulate_panel, load_keys, load_values, score_panel};
 use super::tile::{MAX_PANEL, PANEL, STRIP};
 use crate::kv_page::{KvLayer, LaneView, PageLayout};
+use crate::layout::LINE;
+use crate::turn::prefetch;
 use crate::vectors::{Kernel, Simd};
 
 /// Slots after which a query's state is closed and merged into the whole, in order. The boundaries depend on nothing
@@ -20,19 +22,19 @@ pub(super) const BLOCK: usize = 192;
 
 /// What one worker needs for a block, sized once.
 pub(super) struct Workspace {
-    q: Vec<f32>,                        // panels of (head_dim, queries of the panel)
-    sink_q: Vec<f32>,                   // the same, where sinks have queries of their own
-    two_frames: bool,                   // whether they have
-    pub(super) scores: Vec<f32>,        // (queries, STRIP)
+    q: Vec<f32>,                      // panels of (head_dim, queries of the panel)
+    sink_q: Vec<f32>,                 // the same, where sinks have queries of their own
+    two_frames: bool,                 // whether they have
+    pub(super) scores: Vec<f32>,      // (queries, STRIP)
     pub(super) sink_scores: Vec<f32>, // (MAX_PANEL, STRIP), where they are looked at beside those of the window
     pub(super) k_wide: Vec<f32>,      // (head_dim, STRIP)
     pub(super) v_wide: Vec<f32>,      // (STRIP, channels)
-    pub(super) factors: Vec<f32>,     // scales of a strip's keys or values
+    pub(super) k_factors: Vec<f32>,   // scales of a strip's keys
+    pub(super) v_factors: Vec<f32>,   // scales of a strip's values
     bands: Vec<Band>,                 // (queries): slots that each sees
     pub(super) seen: Vec<Seen>,       // (queries), of the strip at hand
     seen_sinks: Vec<Seen>,            // (queries), the same of the sinks where both are looked at
-    pub(super) rescale: Vec<[f32; 16]>, // (panels)
-    pub(super) part: Vec<State>,      // (queries), of the run at hand
+    pub(super) part: States,          // (queries), of the run at hand
     pub(super) part_acc: Vec<f32>,    // (queries, channels)
     whole: Vec<State>,                // (queries), of the runs before
     whole_acc: Vec<f32>,              // (queries, channels)
@@ -70,12 +72,12 @@ impl Workspace {
             sink_scores: vec![0.0; MAX_PANEL * STRIP],
             k_wide: vec![0.0; d * STRIP],
             v_wide: vec![0.0; STRIP * channels],
-            factors: vec![0.0; factors_len(d)],
+            k_factors: vec![0.0; factors_len(d)],
+            v_factors: vec![0.0; factors_len(d)],
             bands: vec![Band::default(); queries],
             seen: vec![Seen { from: 0, to: 0 }; queries],
             seen_sinks: vec![Seen { from: 0, to: 0 }; queries],
-            rescale: vec![[0.0; 16]; panels(queries)],
-            part: vec![State::EMPTY; queries],
+            part: States::new(queries),
             part_acc: vec![0.0; queries * channels],
             whole: vec![State::EMPTY; queries],
             whole_acc: vec![0.0; queries * channels],
@@ -86,21 +88,17 @@ impl Workspace {
     pub fn bytes(shape: &AttentionShape) -> usize {
         let (queries, d) = (block_queries(shape.group()), shape.head_dim);
         let channels = padded(d);
-        let floats =
-            queries * (2 * d + STRIP + 2 * channels) + (MAX_PANEL + d + channels) * STRIP + factors_len(d);
-        let states = queries * (2 * size_of::<State>() + size_of::<Band>() + 2 * size_of::<Seen>());
-        4 * floats + states + panels(queries) * size_of::<[f32; 16]>()
+        let floats = queries * (2 * d + STRIP + 2 * channels)
+            + (MAX_PANEL + d + channels) * STRIP
+            + 2 * factors_len(d);
+        let states = queries * (size_of::<State>() + size_of::<Band>() + 2 * size_of::<Seen>());
+        4 * floats + states + States::bytes(queries)
     }
 
     /// The packed queries that read a part of the bands.
     pub fn queries(&self, part: Part) -> &[f32] {
         if self.two_frames && part == Part::Sinks { &self.sink_q } else { &self.q }
     }
-}
-
-/// Panels of so many queries, at most.
-fn panels(queries: usize) -> usize {
-    queries.div_ceil(PANEL)
 }
 
 /// The queries of a block, how they are cut into panels, and where their keys and values are.
@@ -116,6 +114,31 @@ impl Block<'_> {
     /// Queries of a panel: all of them when one tile holds them.
     pub fn panel(&self) -> usize {
         if self.queries <= MAX_PANEL { self.queries } else { PANEL }
+    }
+
+    /// The panels, in order.
+    #[inline(always)]
+    pub fn panels(&self) -> impl Iterator<Item = Panel> + use<> {
+        let (all, panel) = (self.queries, self.panel());
+        (0..all).step_by(panel).map(move |first| Panel { first, queries: panel.min(all - first) })
+    }
+}
+
+/// Queries of a block that go through the register tiles together.
+#[derive(Clone, Copy)]
+pub(super) struct Panel {
+    pub first: usize,
+    pub queries: usize,
+}
+
+impl Panel {
+    pub fn range(self) -> std::ops::Range<usize> {
+        self.first..self.first + self.queries
+    }
+
+    /// Where the scores of its queries are.
+    pub fn scores(self) -> std::ops::Range<usize> {
+        self.first * STRIP..(self.first + self.queries) * STRIP
     }
 }
 
@@ -134,26 +157,43 @@ pub(super) fn load_queries<'q>(
     mut query: impl FnMut(usize) -> Query<'q>,
 ) {
     let scale = scale * std::f32::consts::LOG2_E;
+    let d = block.layout.head_dim();
     work.two_frames = false;
-    for i in 0..block.queries {
-        let Query { q, sink_q, band } = query(i);
-        pack_query(block, i, q, scale, &mut work.q);
-        if let Some(sink_q) = sink_q {
-            pack_query(block, i, sink_q, scale, &mut work.sink_q);
+    for panel in block.panels() {
+        // Rows of a prompt lie far apart, where the processor's own prefetchers follow none of them.
+        for next in (panel.range().end..block.queries).take(panel.queries) {
+            let q = query(next).q;
+            q.iter().step_by(LINE / 4).for_each(|x| prefetch((&raw const *x).cast()));
+        }
+        let (mut q, mut sink_q) = ([&[][..]; MAX_PANEL], [None; MAX_PANEL]);
+        for (at, i) in panel.range().enumerate() {
+            let query = query(i);
+            (q[at], sink_q[at]) = (query.q, query.sink_q);
+            work.bands[i] = query.band;
+        }
+        let place = panel.first * d..(panel.first + panel.queries) * d;
+        pack_queries(&q[..panel.queries], scale, &mut work.q[place.clone()]);
+        if sink_q[0].is_some() {
+            let sink_q = sink_q.map(Option::unwrap_or_default);
+            pack_queries(&sink_q[..panel.queries], scale, &mut work.sink_q[place]);
             work.two_frames = true;
         }
-        work.bands[i] = band;
     }
 }
 
-/// Puts query `i` where the tiles read it: scaled, in powers of two, channel by channel within each panel.
-fn pack_query(block: &Block<'_>, i: usize, q: &[f32], scale: f32, packed: &mut [f32]) {
-    let (panel, d) = (block.panel(), block.layout.head_dim());
-    let first = i - i % panel;
-    let width = panel.min(block.queries - first);
-    let place = &mut packed[first * d..][..width * d];
-    for (x, column) in q.iter().zip(place.chunks_exact_mut(width)) {
-        column[i % panel] = x * scale;
+/// Puts the queries of a panel where the tiles read them: scaled, in powers of two, channel by channel.
+fn pack_queries(q: &[&[f32]] /* (queries, head_dim) */, scale: f32, packed: &mut [f32]) {
+    match <&[&[f32]; PANEL]>::try_from(q) {
+        Ok(q) => packed.chunks_exact_mut(PANEL).enumerate().for_each(|(c, column)| {
+            for (x, q) in column.iter_mut().zip(q) {
+                *x = q[c] * scale;
+            }
+        }),
+        Err(_) => packed.chunks_exact_mut(q.len()).enumerate().for_each(|(c, column)| {
+            for (x, q) in column.iter_mut().zip(q) {
+                *x = q[c] * scale;
+            }
+        }),
     }
 }
 
@@ -176,7 +216,7 @@ impl Kernel for AllRuns<'_> {
             run_once(simd, &block, work, run);
             for i in 0..block.queries {
                 if work.bands[i].sees(run) {
-                    let (state, part) = (&mut work.whole[i], work.part[i]);
+                    let (state, part) = (&mut work.whole[i], work.part.get(i));
                     let acc = &mut work.whole_acc[i * channels..][..channels];
                     let part_acc = &work.part_acc[i * channels..][..channels];
                     Merge { state, acc, part, part_acc }.run(simd);
@@ -205,7 +245,7 @@ impl Kernel for OneRun<'_> {
 impl Workspace {
     /// State and outputs of query `i` over the run at hand.
     pub fn part(&self, i: usize, channels: usize) -> (State, &[f32]) {
-        (self.part[i], &self.part_acc[i * channels..][..channels])
+        (self.part.get(i), &self.part_acc[i * channels..][..channels])
     }
 
     /// Forgets the runs merged so far.
@@ -282,19 +322,27 @@ impl Workspace {
 
 #[inline(always)]
 fn look(seen: &mut [Seen], bands: &[Band], part: Part, first: usize) -> usize {
-    let mut width = 0;
     for (seen, band) in seen.iter_mut().zip(bands) {
         let (from, to) = band.part(part);
         *seen = Seen { from: from.saturating_sub(first).min(STRIP), to: to.saturating_sub(first).min(STRIP) };
-        width = width.max(if seen.is_empty() { 0 } else { seen.to });
     }
-    width.next_multiple_of(16)
+    width_seen(seen)
+}
+
+/// The slots of a strip up to the last that any query sees, in whole vectors; 0 when nobody sees any.
+#[inline(always)]
+pub(super) fn width_seen(seen: &[Seen]) -> usize {
+    let mut width = 0;
+    for seen in seen {
+        width = width.max(seen.width());
+    }
+    width
 }
 
 #[inline(always)]
 fn run_once<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace, run: Run) {
     let channels = padded(block.layout.head_dim());
-    work.part[..block.queries].fill(State::EMPTY);
+    work.part.clear();
     work.part_acc[..block.queries * channels].fill(0.0);
     let (span, core) = (work.span(block.queries, run), work.core(block.queries, run.part));
     for first in span.clone().step_by(STRIP) {
@@ -307,31 +355,44 @@ fn run_once<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace, run: Run)
         };
         if width > 0 {
             let strip = Strip::new(block, first, width, span.end);
-            score_strip(simd, block, work, &strip, run.part);
-            soften_strip(simd, block, work, width);
-            accumulate_strip(simd, block, work, &strip, all_see);
+            attend_strip(simd, block, work, &strip, run.part, all_see);
         }
     }
 }
 
-/// Scores of every panel that sees something of a strip, before the softmax.
+/// Scores, softmax and outputs of a strip. `all_see`: every query sees all of it.
 #[inline(always)]
-pub(super) fn score_strip<S: Simd>(
+fn attend_strip<S: Simd>(
     simd: S,
     block: &Block<'_>,
     work: &mut Workspace,
     strip: &Strip<'_>,
     part: Part,
+    all_see: bool,
 ) {
+    let width = |work: &Workspace, panel: Panel| {
+        if all_see { STRIP } else { width_seen(&work.seen[panel.range()]) }
+    };
     let keys = load_keys(simd, block, work, strip);
-    let (d, panel) = (block.layout.head_dim(), block.panel());
-    for first in (0..block.queries).step_by(panel) {
-        let queries = panel.min(block.queries - first);
-        if work.seen[first..first + queries].iter().any(|seen| !seen.is_empty()) {
-            let q = work.queries(part)[first * d..][..queries * d].as_ptr();
-            let scores = &mut work.scores[first * STRIP..][..queries * STRIP];
-            // SAFETY: `q` holds d rows of the panel.
-            unsafe { score_panel(simd, block, strip, &keys, queries, q, scores) };
+    for panel in block.panels() {
+        let width = width(work, panel);
+        if width > 0 {
+            score_panel(simd, block, work, strip, &keys, part, panel, width);
         }
     }
+    soften(simd, block, work);
+    let values = load_values(simd, block, work, strip);
+    for panel in block.panels() {
+        let width = width(work, panel);
+        if width > 0 {
+            accumulate_panel(simd, block, work, strip, &values, panel, width, all_see);
+        }
+    }
+}
+
+/// Softmax of a strip that has been scored.
+#[inline(always)]
+pub(super) fn soften<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace) {
+    let (scores, seen) = (&mut work.scores[..block.queries * STRIP], &work.seen[..block.queries]);
+    simd.enter(Soften { scores, seen, states: &mut work.part });
 }

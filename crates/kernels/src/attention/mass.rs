@@ -3,10 +3,10 @@
 use std::sync::PoisonError;
 
 use super::band::{Part, Run, Runs};
-use super::block::{Block, RUN, Workspace, block_rows, score_strip};
+use super::block::{Block, RUN, Workspace, block_rows, soften, width_seen};
 use super::plan::{Cut, Unit};
-use super::softmax::{NO_MAX, Seen, State, hide};
-use super::strip::{Strip, load_keys, score_panel, soften_strip};
+use super::softmax::{NO_MAX, Seen, hide};
+use super::strip::{Strip, load_keys, score_panel};
 use super::tile::STRIP;
 use super::{ALONE, AttentionJob, AttentionScratch, AttentionShape, check_job, expect};
 use crate::error::KernelError;
@@ -191,21 +191,26 @@ impl Kernel for Peaks<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Peaks { block, work, run, max, sum } = self;
-        work.part[..block.queries].fill(State::EMPTY);
+        work.part.clear();
         let span = work.span(block.queries, run);
         for first in span.clone().step_by(STRIP) {
             let width = work.look(block.queries, run.part, first);
             if width > 0 {
                 let strip = Strip::new(&block, first, width, span.end).keys_only();
-                score_strip(simd, &block, work, &strip, run.part);
-                soften_strip(simd, &block, work, width);
+                let keys = load_keys(simd, &block, work, &strip);
+                for panel in block.panels() {
+                    let width = width_seen(&work.seen[panel.range()]);
+                    if width > 0 {
+                        score_panel(simd, &block, work, &strip, &keys, run.part, panel, width);
+                    }
+                }
+                soften(simd, &block, work);
             }
         }
         max.fill(NO_MAX);
         sum.fill(0.0);
-        for ((max, sum), state) in max.iter_mut().zip(sum).zip(&work.part[..block.queries]) {
-            (*max, *sum) = (state.max, state.sum);
-        }
+        max[..block.queries].copy_from_slice(&work.part.max[..block.queries]);
+        sum[..block.queries].copy_from_slice(&work.part.sum[..block.queries]);
     }
 }
 
@@ -282,30 +287,30 @@ fn add_strip<S: Simd>(
     sums: &mut [f32; STRIP],
 ) {
     let keys = load_keys(simd, block, work, strip);
-    let (d, panel) = (block.layout.head_dim(), block.panel());
-    let mut sink_scores = std::mem::take(&mut work.sink_scores);
-    for first in (0..block.queries).step_by(panel) {
-        let queries = panel.min(block.queries - first);
-        let mut scores = std::mem::take(&mut work.scores);
-        let window = &mut scores[first * STRIP..][..queries * STRIP];
-        let sinks = &mut sink_scores[..queries * STRIP];
-        for (scores, part) in [(&mut *window, Part::Window), (&mut *sinks, Part::Sinks)] {
-            if work.seen_of(part)[first..first + queries].iter().any(|seen| !seen.is_empty()) {
-                let q = work.queries(part)[first * d..][..queries * d].as_ptr();
-                // SAFETY: `q` holds d rows of the panel.
-                unsafe { score_panel(simd, block, strip, &keys, queries, q, scores) };
+    for panel in block.panels() {
+        // The sinks' first, aside, as there is one place for both.
+        for part in [Part::Sinks, Part::Window] {
+            if width_seen(&work.seen_of(part)[panel.range()]) > 0 {
+                score_panel(simd, block, work, strip, &keys, part, panel, strip.width());
+            }
+            if part == Part::Sinks {
+                let scores = &work.scores[panel.scores()];
+                work.sink_scores[..scores.len()].copy_from_slice(scores);
             }
         }
+        let (mut window, mut sinks) =
+            (std::mem::take(&mut work.scores), std::mem::take(&mut work.sink_scores));
         // Query by query, so that a slot's sum does not depend on where panels begin.
-        for i in 0..queries {
-            for (scores, part) in [(&mut *window, Part::Window), (&mut *sinks, Part::Sinks)] {
-                let row = &mut scores[i * STRIP..][..strip.width()];
-                add_row(simd, row, work.seen_of(part)[first + i], max[first + i], share[first + i], sums);
+        for (i, query) in panel.range().enumerate() {
+            for (row, part) in
+                [(&mut window[query * STRIP..], Part::Window), (&mut sinks[i * STRIP..], Part::Sinks)]
+            {
+                let row = &mut row[..strip.width()];
+                add_row(simd, row, work.seen_of(part)[query], max[query], share[query], sums);
             }
         }
-        work.scores = scores;
+        (work.scores, work.sink_scores) = (window, sinks);
     }
-    work.sink_scores = sink_scores;
 }
 
 /// Adds the weights of one query: `sums += 2^(row - max) * share` where it sees.

@@ -1,7 +1,7 @@
 //! The softmax between the two tiles, online: a running maximum and sum per query, by which what was accumulated
 //! before is rescaled. Scores and maxima are in powers of two, since log2(e) is already in the queries.
 
-use super::tile::{MAX_PANEL, STRIP};
+use super::tile::STRIP;
 use crate::vectors::{Kernel, Simd};
 
 /// Below every finite score. Not minus infinity, so that differences of two of them are 0 and not NaN.
@@ -19,6 +19,37 @@ impl State {
     pub const EMPTY: State = State { max: NO_MAX, sum: 0.0 };
 }
 
+/// The states of many queries, by kind, as vectors compute with them.
+pub(super) struct States {
+    pub max: Vec<f32>, // (queries), padded to 16
+    pub sum: Vec<f32>, // (queries), padded
+    strip: Vec<f32>,   // (queries), padded: maxima, then sums, of the strip at hand
+    /// By what the outputs so far are to be multiplied.
+    pub rescale: Vec<f32>, // (queries), padded
+}
+
+impl States {
+    pub fn new(queries: usize) -> States {
+        let zeros = || vec![0.0; queries.next_multiple_of(16)];
+        States { max: zeros(), sum: zeros(), strip: zeros(), rescale: zeros() }
+    }
+
+    /// Bytes that [`new`](States::new) reserves.
+    pub fn bytes(queries: usize) -> usize {
+        4 * size_of::<f32>() * queries.next_multiple_of(16)
+    }
+
+    /// Nothing seen by any.
+    pub fn clear(&mut self) {
+        self.max.fill(State::EMPTY.max);
+        self.sum.fill(State::EMPTY.sum);
+    }
+
+    pub fn get(&self, query: usize) -> State {
+        State { max: self.max[query], sum: self.sum[query] }
+    }
+}
+
 /// The slots of a strip that a query sees, `from..to`; none when they are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Seen {
@@ -30,48 +61,71 @@ impl Seen {
     pub fn is_empty(self) -> bool {
         self.from >= self.to
     }
+
+    /// The slots up to the last that is seen, in whole vectors; 0 when none is.
+    #[inline(always)]
+    pub fn width(self) -> usize {
+        if self.is_empty() { 0 } else { self.to.next_multiple_of(16) }
+    }
 }
 
-/// Turns the scores of a panel into weights relative to the new maxima, in place; what a query does not see becomes
-/// zero. Updates the states and leaves in `rescale` the factor for what was accumulated before.
+/// Rows whose ends are reduced together.
+const ROWS: usize = 8;
+
+/// Turns the scores of a strip into weights relative to the new maxima, in place; what a query does not see of its
+/// [`width`](Seen::width) becomes zero. Updates the states and leaves in them the factors for what was accumulated before.
 pub(super) struct Soften<'a> {
-    /// Slots of the strip, a multiple of 16.
-    pub width: usize,
-    pub scores: &'a mut [f32],   // (queries, STRIP)
-    pub seen: &'a [Seen],        // (queries)
-    pub states: &'a mut [State], // (queries)
-    pub rescale: &'a mut [f32; 16],
+    pub scores: &'a mut [f32], // (queries, STRIP)
+    pub seen: &'a [Seen],      // (queries)
+    pub states: &'a mut States,
 }
 
 impl Kernel for Soften<'_> {
     type Out = ();
 
+    /// Each step for all queries before the next one. Query by query, or a register tile's queries at a time, each waits for its
+    /// own chain of some 150 cycles, which is longer than what the processor can look beyond.
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Soften { width, scores, seen, states, rescale } = self;
-        assert!(seen.len() <= MAX_PANEL && width <= STRIP);
-        // Each step for all queries before the next one: the ends of a query's sums and maxima are chains that other
-        // queries' work hides, and a query as a whole is too long for the processor to look beyond it.
-        let mut fall = [0.0; 16];
-        for ((i, row), seen) in scores.chunks_exact_mut(STRIP).enumerate().zip(seen) {
-            if !seen.is_empty() {
-                let row = &mut row[..width];
-                if seen.from > 0 || seen.to < width {
+        let Soften { scores, seen, states: States { max, sum, strip, rescale } } = self;
+        let vectors = || (0..seen.len()).step_by(S::LANES);
+        let rows = scores.chunks_mut(ROWS * STRIP).zip(seen.chunks(ROWS));
+        for ((rows, seen), strip) in rows.zip(strip.chunks_exact_mut(ROWS)) {
+            let mut largest = [simd.splat(f32::NEG_INFINITY); ROWS];
+            for ((largest, row), seen) in largest.iter_mut().zip(rows.chunks_exact_mut(STRIP)).zip(seen) {
+                let row = &mut row[..seen.width()];
+                if seen.from > 0 || seen.to < row.len() {
                     hide(simd, row, *seen);
                 }
-                let max = f32::max(states[i].max, largest(simd, row));
-                fall[i] = states[i].max - max;
-                states[i].max = max;
+                *largest = match <&[f32; STRIP]>::try_from(&*row) {
+                    Ok(row) => largest_of(simd, row), // without a loop
+                    Err(_) => largest_of(simd, row),
+                };
             }
+            strip.copy_from_slice(&simd.max_lanes(&largest));
         }
-        for factors in rescale.chunks_exact_mut(S::LANES).zip(fall.chunks_exact(S::LANES)) {
-            simd.write(factors.0, simd.exp2(simd.read(factors.1)));
+        for at in vectors() {
+            let before = simd.read(&max[at..]);
+            let now = simd.max(simd.read(&strip[at..]), before);
+            simd.write(&mut max[at..], now);
+            simd.write(&mut rescale[at..], simd.exp2(simd.sub(before, now)));
         }
-        for (i, (row, seen)) in scores.chunks_exact_mut(STRIP).zip(seen).enumerate() {
-            if !seen.is_empty() {
-                let sum = weigh(simd, &mut row[..width], states[i].max);
-                states[i].sum = states[i].sum * rescale[i] + sum;
+        let rows = scores.chunks_mut(ROWS * STRIP).zip(seen.chunks(ROWS)).zip(max.chunks_exact(ROWS));
+        for (((rows, seen), max), strip) in rows.zip(strip.chunks_exact_mut(ROWS)) {
+            let mut sums = [simd.splat(0.0); ROWS];
+            let rows = rows.chunks_exact_mut(STRIP).zip(seen).zip(max);
+            for (sum, ((row, seen), max)) in sums.iter_mut().zip(rows) {
+                let row = &mut row[..seen.width()];
+                *sum = match <&mut [f32; STRIP]>::try_from(&mut *row) {
+                    Ok(row) => weigh(simd, row, *max),
+                    Err(_) => weigh(simd, row, *max),
+                };
             }
+            strip.copy_from_slice(&simd.sums(&sums));
+        }
+        for at in vectors() {
+            let before = simd.mul(simd.read(&sum[at..]), simd.read(&rescale[at..]));
+            simd.write(&mut sum[at..], simd.add(before, simd.read(&strip[at..])));
         }
     }
 }
@@ -88,19 +142,19 @@ pub(super) fn hide<S: Simd>(simd: S, row: &mut [f32], seen: Seen) {
     }
 }
 
-/// The largest score.
+/// The largest scores of each lane.
 #[inline(always)]
-fn largest<S: Simd>(simd: S, row: &[f32]) -> f32 {
+fn largest_of<S: Simd>(simd: S, row: &[f32]) -> S::F {
     let mut max = simd.splat(f32::NEG_INFINITY);
     for vector in row.chunks_exact(S::LANES) {
         max = simd.max(max, simd.read(vector));
     }
-    simd.max_lane(max)
+    max
 }
 
-/// `row = 2^(row - max)`; returns its sum.
+/// `row = 2^(row - max)`; returns the sums of each lane.
 #[inline(always)]
-fn weigh<S: Simd>(simd: S, row: &mut [f32], max: f32) -> f32 {
+fn weigh<S: Simd>(simd: S, row: &mut [f32], max: f32) -> S::F {
     let max = simd.splat(max);
     let mut sum = simd.splat(0.0);
     for vector in row.chunks_exact_mut(S::LANES) {
@@ -108,7 +162,7 @@ fn weigh<S: Simd>(simd: S, row: &mut [f32], max: f32) -> f32 {
         simd.write(vector, weight);
         sum = simd.add(sum, weight);
     }
-    simd.sum(sum)
+    sum
 }
 
 /// Adds what one run of slots gave a query to what the runs before it gave.

@@ -1,9 +1,10 @@
 //! A strip of up to 64 slots, which may lie in several pages: its scores, its softmax, its outputs.
 
 use super::ahead::Ahead;
-use super::block::{Block, Workspace, padded};
+use super::band::Part;
+use super::block::{Block, Panel, Workspace, padded};
 use super::sealed::WidenSealed;
-use super::softmax::{Seen, Soften};
+use super::softmax::Seen;
 use super::tile::{Along, MAX_PANEL, Operand, Outputs, STRIP, Scores, Widen};
 use crate::kv_page::{KvFormat, PageLayout, PageRef, SealedHalf};
 use crate::vectors::{Simd, Zip, zip};
@@ -60,11 +61,11 @@ impl<'a> Strip<'a> {
         self
     }
 
-    /// The pieces with the first slot of each, counted in the strip, and its slots.
+    /// The pieces of the first `width` slots, with the first slot of each, counted in the strip, and its slots.
     #[inline(always)]
-    fn pieces(&self) -> impl Iterator<Item = (&Piece<'a>, usize, usize)> {
-        let starts = (0..self.width).step_by(self.piece_slots);
-        self.pieces.iter().zip(starts).map(|(p, first)| (p, first, self.piece_slots.min(self.width - first)))
+    fn pieces(&self, width: usize) -> impl Iterator<Item = (&Piece<'a>, usize, usize)> {
+        let starts = (0..width).step_by(self.piece_slots);
+        self.pieces.iter().zip(starts).map(move |(p, first)| (p, first, self.piece_slots.min(width - first)))
     }
 
     /// Slots to score, a multiple of 16.
@@ -182,12 +183,22 @@ fn load_scales<S: Simd>(
     unsafe { Widen { along: Along::Slots, from, rows, columns, to: to.as_mut_ptr(), padded }.run(simd) };
 }
 
-/// The keys of a strip as its panels read them.
-pub(super) struct Keys {
-    /// Widened to f32 once for all panels, (head_dim, STRIP), unless they are read where they lie.
+/// The keys or the values of a strip as its panels read them.
+pub(super) struct Loaded {
+    /// Widened to f32 once for all panels, (head_dim, STRIP) or (STRIP, channels), unless they are read where they lie.
     wide: Option<Operand>,
-    /// Their scales, (scales, STRIP).
+    /// Their scales, (scales, STRIP) or (slots, scales).
     factors: *const f32,
+}
+
+impl Loaded {
+    fn wide(data: &[f32], stride: usize, factors: *const f32) -> Loaded {
+        let data = data.as_ptr().cast();
+        Loaded {
+            wide: Some(Operand { data, format: KvFormat::F32, stride, factors, ahead: Ahead::NONE }),
+            factors,
+        }
+    }
 }
 
 /// Prepares the keys of a strip for the panels of a block.
@@ -197,23 +208,23 @@ pub(super) fn load_keys<S: Simd>(
     block: &Block<'_>,
     work: &mut Workspace,
     strip: &Strip<'_>,
-) -> Keys {
-    let layout = block.layout;
-    for (piece, first, slots) in strip.pieces() {
-        piece.load_key_scales(simd, layout, slots, &mut work.factors[first..]);
+) -> Loaded {
+    let (layout, width) = (block.layout, strip.width);
+    for (piece, first, slots) in strip.pieces(width) {
+        piece.load_key_scales(simd, layout, slots, &mut work.k_factors[first..]);
     }
-    let factors = work.factors.as_ptr();
+    let factors = work.k_factors.as_ptr();
     let coded = layout.sealed_keys().filter(|_| strip.is_sealed());
     let is_f32 = layout.key_format() == KvFormat::F32;
     if coded.is_none() && (block.queries <= block.panel() || (is_f32 && strip.is_whole())) {
-        return Keys { wide: None, factors };
+        return Loaded { wide: None, factors };
     }
-    for (piece, first, columns) in strip.pieces() {
+    for (piece, first, columns) in strip.pieces(width) {
         let rows = layout.head_dim();
         let to = &mut work.k_wide[first..];
         if let Some(half) = coded.filter(|_| piece.sealed) {
             let columns = piece.at..piece.at + columns.next_multiple_of(SealedHalf::BLOCK);
-            let (bytes, pairs) = (piece.keys, &mut work.factors[..]);
+            let (bytes, pairs) = (piece.keys, &mut work.k_factors[..]);
             piece.after_keys.fetch(simd);
             simd.enter(WidenSealed { half, bytes, rows: 0..rows, columns, to, padded: STRIP, pairs });
             continue;
@@ -223,45 +234,40 @@ pub(super) fn load_keys<S: Simd>(
         // rows of STRIP, of which the piece takes the columns from `first` on; the scales were loaded.
         unsafe { Widen { along: Along::Channels, from, rows, columns, to, padded: STRIP }.run(simd) };
     }
-    let data = work.k_wide.as_ptr().cast();
-    Keys {
-        wide: Some(Operand { data, format: KvFormat::F32, stride: STRIP, factors, ahead: Ahead::NONE }),
-        factors,
-    }
+    Loaded::wide(&work.k_wide, STRIP, factors)
 }
 
-/// Scores of one panel over a strip.
-///
-/// # Safety
-/// `q` holds a row of `queries` for each channel.
+/// Scores of a panel over the first `width` slots of a strip, into `work.scores`.
 #[inline(always)]
-pub(super) unsafe fn score_panel<S: Simd>(
+#[allow(clippy::too_many_arguments)] // a panel, a strip, and what they lie in
+pub(super) fn score_panel<S: Simd>(
     simd: S,
     block: &Block<'_>,
+    work: &mut Workspace,
     strip: &Strip<'_>,
-    keys: &Keys,
-    queries: usize,
-    q: *const f32,      // (head_dim, queries)
-    scores: &mut [f32], // (queries, STRIP)
+    keys: &Loaded,
+    part: Part,
+    panel: Panel,
+    width: usize,
 ) {
-    assert_eq!(scores.len(), queries * STRIP);
-    let (layout, width, out) = (block.layout, strip.width, scores.as_mut_ptr());
-    let head_dim = layout.head_dim();
+    let (layout, queries, head_dim) = (block.layout, panel.queries, block.layout.head_dim());
+    let q = work.queries(part)[panel.first * head_dim..][..queries * head_dim].as_ptr();
+    let out = work.scores[panel.scores()].as_mut_ptr();
     // The numbers of i8 are whole; a score takes up its slot's scale.
     let slot_factors =
         |first: usize| (layout.key_format() == KvFormat::I8).then(|| keys.factors.wrapping_add(first));
-    if let Some(keys) = keys.wide {
+    if let Some(keys) = &keys.wide {
         let tile = Scores { queries, head_dim, width, q, keys, slot_factors: slot_factors(0), out };
-        // SAFETY: the wide keys are d rows of STRIP slots, `scores` a row of STRIP per query; `q` is the caller's.
+        // SAFETY: the wide keys are d rows of STRIP slots, the scores a row of STRIP per query, `q` d rows of the panel.
         unsafe { tile.run(simd) };
         return;
     }
-    for (piece, first, width) in strip.pieces() {
+    for (piece, first, width) in strip.pieces(width) {
         // SAFETY: the page holds d rows of keys, `width` of them from this piece on; their scores are the columns
-        // from `first` on. `q` is the caller's.
+        // from `first` on. `q` as above.
         unsafe {
             let slot_factors = slot_factors(first);
-            let keys = piece.keys(layout, keys.factors.wrapping_add(first));
+            let keys = &piece.keys(layout, keys.factors.wrapping_add(first));
             let out = out.add(first);
             let tile = Scores { queries, head_dim, width, q, keys, slot_factors, out };
             tile.run(simd);
@@ -269,57 +275,33 @@ pub(super) unsafe fn score_panel<S: Simd>(
     }
 }
 
-/// Softmax of every panel that sees something of a strip.
+/// Prepares the values of a strip for the panels of a block.
 #[inline(always)]
-pub(super) fn soften_strip<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace, width: usize) {
-    let panel = block.panel();
-    for first in (0..block.queries).step_by(panel) {
-        let queries = panel.min(block.queries - first);
-        let seen = &work.seen[first..first + queries];
-        if seen.iter().any(|seen| !seen.is_empty()) {
-            let scores = &mut work.scores[first * STRIP..][..queries * STRIP];
-            let states = &mut work.part[first..first + queries];
-            let rescale = &mut work.rescale[first / panel];
-            simd.enter(Soften { width, scores, seen, states, rescale });
-        }
-    }
-}
-
-/// Outputs of every panel over a strip. `all_see`: every query sees all of it.
-#[inline(always)]
-pub(super) fn accumulate_strip<S: Simd>(
+pub(super) fn load_values<S: Simd>(
     simd: S,
     block: &Block<'_>,
     work: &mut Workspace,
     strip: &Strip<'_>,
-    all_see: bool,
-) {
-    let layout = block.layout;
+) -> Loaded {
+    let (layout, width) = (block.layout, strip.width);
     let (d, format) = (layout.head_dim(), layout.value_format());
     let (channels, scales) = (padded(d), format.scales(d));
-    for (piece, first, slots) in strip.pieces() {
-        piece.load_value_scales(simd, layout, slots, &mut work.factors[first * scales..]);
+    for (piece, first, slots) in strip.pieces(width) {
+        piece.load_value_scales(simd, layout, slots, &mut work.v_factors[first * scales..]);
     }
-    if format == KvFormat::I8 {
-        scale_weights(simd, work, block.queries, strip.width);
-    }
-    let factors = work.factors.as_ptr();
+    let factors = work.v_factors.as_ptr();
     let many = block.queries > block.panel();
     let coded = layout.sealed_values().filter(|_| strip.is_sealed());
     if coded.is_none() && channels == d && !(many && (format != KvFormat::F32 || !strip.is_whole())) {
-        for (piece, first, slots) in strip.pieces() {
-            let values = piece.values(layout, factors.wrapping_add(first * scales));
-            accumulate_slots(simd, block, work, values, first..first + slots, all_see);
-        }
-        return;
+        return Loaded { wide: None, factors };
     }
     let most = work.seen[..block.queries].iter().map(|seen| seen.to).max().unwrap_or(0);
-    for (piece, first, slots) in strip.pieces() {
+    for (piece, first, slots) in strip.pieces(width) {
         let rows = slots.min(most.saturating_sub(first));
         let to = &mut work.v_wide[first * channels..];
         if let Some(half) = coded.filter(|_| piece.sealed) {
             let (rows, columns) = (piece.at..piece.at + rows, 0..d);
-            let (bytes, pairs) = (piece.values, &mut work.factors[..]);
+            let (bytes, pairs) = (piece.values, &mut work.v_factors[..]);
             piece.next.fetch(simd);
             simd.enter(WidenSealed { half, bytes, rows, columns, to, padded: channels, pairs });
             continue;
@@ -329,18 +311,49 @@ pub(super) fn accumulate_strip<S: Simd>(
         // STRIP rows of `channels`, of which the piece takes those from `first` on; the scales were loaded.
         unsafe { Widen { along: Along::Slots, from, rows, columns: d, to, padded: channels }.run(simd) };
     }
-    let data = work.v_wide.as_ptr().cast();
-    let wide = Operand { data, format: KvFormat::F32, stride: channels, factors, ahead: Ahead::NONE };
-    accumulate_slots(simd, block, work, wide, 0..strip.width, all_see);
+    Loaded::wide(&work.v_wide, channels, factors)
+}
+
+/// Outputs of a panel over the first `width` slots of a strip, whose weights are in `work.scores`. `all_see`: every query sees
+/// all of them.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)] // as score_panel
+pub(super) fn accumulate_panel<S: Simd>(
+    simd: S,
+    block: &Block<'_>,
+    work: &mut Workspace,
+    strip: &Strip<'_>,
+    values: &Loaded,
+    panel: Panel,
+    width: usize,
+    all_see: bool,
+) {
+    let (layout, queries) = (block.layout, panel.queries);
+    let (format, channels) = (layout.value_format(), padded(layout.head_dim()));
+    let Workspace { scores, seen, v_factors, part, part_acc, .. } = work;
+    let (scores, seen) = (&mut scores[panel.scores()], &seen[panel.range()]);
+    let rescale = &mut part.rescale[panel.range()];
+    let acc = &mut part_acc[panel.first * channels..][..queries * channels];
+    if format == KvFormat::I8 {
+        scale_weights(simd, scores, seen, &v_factors[..width]);
+    }
+    let scales = format.scales(layout.head_dim());
+    if let Some(values) = &values.wide {
+        accumulate_slots(simd, values, channels, 0..width, seen, scores, rescale, acc, all_see);
+        return;
+    }
+    for (piece, first, slots) in strip.pieces(width) {
+        let values = &piece.values(layout, values.factors.wrapping_add(first * scales));
+        accumulate_slots(simd, values, channels, first..first + slots, seen, scores, rescale, acc, all_see);
+    }
 }
 
 /// Multiplies the weights of every query with the scales of the slots' values.
 #[inline(always)]
-fn scale_weights<S: Simd>(simd: S, work: &mut Workspace, queries: usize, width: usize) {
-    let Workspace { scores, seen, factors, .. } = work;
-    for (scores, seen) in scores.chunks_exact_mut(STRIP).zip(&seen[..queries]) {
+fn scale_weights<S: Simd>(simd: S, scores: &mut [f32], seen: &[Seen], factors: &[f32] /* (width) */) {
+    for (scores, seen) in scores.chunks_exact_mut(STRIP).zip(seen) {
         if !seen.is_empty() {
-            zip(simd, Times, &mut scores[..width], &factors[..width]);
+            zip(simd, Times, &mut scores[..factors.len()], factors);
         }
     }
 }
@@ -356,35 +369,32 @@ impl Zip for Times {
     }
 }
 
-/// Outputs of every panel over some slots of a strip, which are the rows of `values`.
+/// Outputs of a panel over some slots of a strip, which are the rows of `values`.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)] // a tile and its operands, as slices
 fn accumulate_slots<S: Simd>(
     simd: S,
-    block: &Block<'_>,
-    work: &mut Workspace,
-    values: Operand, // (slots, channels)
+    values: &Operand, // (slots, channels)
+    channels: usize,
     slots: Range<usize>,
+    seen: &[Seen],       // (queries)
+    p: &[f32],           // (queries, STRIP)
+    rescale: &mut [f32], // (queries)
+    acc: &mut [f32],     // (queries, channels)
     all_see: bool,
 ) {
-    let (channels, panel) = (padded(block.layout.head_dim()), block.panel());
-    for query in (0..block.queries).step_by(panel) {
-        let queries = panel.min(block.queries - query);
-        let p = &work.scores[query * STRIP..][..queries * STRIP];
-        let p = &p[slots.start..];
-        let acc = &mut work.part_acc[query * channels..][..queries * channels];
-        let rescale = &mut work.rescale[query / panel];
-        if all_see {
-            let all = Seen { from: 0, to: slots.len() };
-            accumulate_common(simd, values, channels, queries, all, p, rescale, acc);
-            continue;
-        }
-        let mut seen = [Seen { from: 0, to: 0 }; MAX_PANEL];
-        for (seen, all) in seen.iter_mut().zip(&work.seen[query..query + queries]) {
-            let within = |slot: usize| slot.saturating_sub(slots.start).min(slots.len());
-            *seen = Seen { from: within(all.from), to: within(all.to) };
-        }
-        accumulate(simd, values, channels, &seen[..queries], p, rescale, acc);
+    let p = &p[slots.start..];
+    if all_see {
+        let all = Seen { from: 0, to: slots.len() };
+        accumulate_common(simd, values, channels, seen.len(), all, p, rescale, acc);
+        return;
     }
+    let mut within = [Seen { from: 0, to: 0 }; MAX_PANEL];
+    let inside = |slot: usize| slot.saturating_sub(slots.start).min(slots.len());
+    for (within, seen) in within.iter_mut().zip(seen) {
+        *within = Seen { from: inside(seen.from), to: inside(seen.to) };
+    }
+    accumulate(simd, values, channels, &within[..seen.len()], p, rescale, acc);
 }
 
 /// Outputs of a panel over the slots that all its queries see.
@@ -392,20 +402,21 @@ fn accumulate_slots<S: Simd>(
 #[allow(clippy::too_many_arguments)] // a tile and its operands, as slices
 fn accumulate_common<S: Simd>(
     simd: S,
-    values: Operand,
+    values: &Operand,
     channels: usize,
     queries: usize,
     Seen { from, to }: Seen,
-    p: &[f32],               // (queries, STRIP), from the first slot of `values` on
-    rescale: &mut [f32; 16], // (queries)
-    acc: &mut [f32],         // (queries, channels)
+    p: &[f32],           // (queries, STRIP), from the first slot of `values` on
+    rescale: &mut [f32], // (queries)
+    acc: &mut [f32],     // (queries, channels)
 ) {
     assert!(acc.len() == queries * channels && p.len() >= (queries - 1) * STRIP + to);
+    assert_eq!(rescale.len(), queries);
     let (p, acc) = (p.as_ptr(), acc.as_mut_ptr());
     let tile = Outputs { queries, channels, from, to, p, values, rescale: rescale.as_ptr(), acc };
     // SAFETY: `p` has a row of STRIP per query, `acc` one of `channels`, `rescale` a factor; all queries see `from..to`.
     unsafe { tile.run(simd) };
-    rescale[..queries].fill(1.0);
+    rescale.fill(1.0);
 }
 
 /// Outputs of a panel. The slots that all its queries see go through one tile; what only some see (at the causal
@@ -413,19 +424,19 @@ fn accumulate_common<S: Simd>(
 #[inline(always)]
 fn accumulate<S: Simd>(
     simd: S,
-    values: Operand,
+    values: &Operand,
     channels: usize,
     seen: &[Seen],
-    p: &[f32],               // (queries, STRIP), from the first slot of `values` on
-    rescale: &mut [f32; 16], // (queries)
-    acc: &mut [f32],         // (queries, channels)
+    p: &[f32],           // (queries, STRIP), from the first slot of `values` on
+    rescale: &mut [f32], // (queries)
+    acc: &mut [f32],     // (queries, channels)
 ) {
     let queries = seen.len();
     let common = Seen {
         from: seen.iter().map(|seen| seen.from).max().unwrap_or(0),
         to: seen.iter().map(|seen| seen.to).min().unwrap_or(0),
     };
-    let alone = |i: usize, from: usize, to: usize, rescale: &mut [f32; 16], acc: &mut [f32]| {
+    let alone = |i: usize, from: usize, to: usize, rescale: &mut [f32], acc: &mut [f32]| {
         if from < to {
             let (p, rescaled) = (p[i * STRIP..].as_ptr(), &raw const rescale[i]);
             let acc = acc[i * channels..][..channels].as_mut_ptr();

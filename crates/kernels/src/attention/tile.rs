@@ -103,22 +103,22 @@ pub(super) struct Operand {
 
 /// The dot products of some queries with the keys of a strip.
 #[derive(Clone, Copy)]
-pub(super) struct Scores {
+pub(super) struct Scores<'a> {
     /// Queries, 1 to [`MAX_PANEL`].
     pub queries: usize,
     pub head_dim: usize,
     /// Slots, a multiple of 16, at most [`STRIP`].
     pub width: usize,
-    pub q: *const f32, // (head_dim, queries)
-    pub keys: Operand, // (head_dim, width)
+    pub q: *const f32,     // (head_dim, queries)
+    pub keys: &'a Operand, // (head_dim, width)
     /// What each slot's scores are multiplied with.
     pub slot_factors: Option<*const f32>, // (width)
-    pub out: *mut f32, // (queries, STRIP)
+    pub out: *mut f32,     // (queries, STRIP)
 }
 
 /// `acc = acc * rescale + p · values` for some queries and the slots `from..to` of a strip.
 #[derive(Clone, Copy)]
-pub(super) struct Outputs {
+pub(super) struct Outputs<'a> {
     /// Queries, 1 to [`MAX_PANEL`].
     pub queries: usize,
     /// Channels, padded to whole vectors.
@@ -126,7 +126,7 @@ pub(super) struct Outputs {
     pub from: usize,
     pub to: usize,
     pub p: *const f32,       // (queries, STRIP)
-    pub values: Operand,     // (slots of the strip, channels)
+    pub values: &'a Operand, // (slots of the strip, channels)
     pub rescale: *const f32, // (queries)
     pub acc: *mut f32,       // (queries, channels)
 }
@@ -134,7 +134,8 @@ pub(super) struct Outputs {
 /// Enters the tile made for a number of queries: as many vectors wide as the registers hold.
 macro_rules! by_queries {
     ($simd:ident: $S:ty, $Tile:ident, $E:ty, $job:expr) => {{
-        let job = $job;
+        // By reference: a copy reads in vectors what was just written field by field, which waits for each to arrive (2 % of a prompt).
+        let job = &$job;
         macro_rules! tile {
             ($m:literal, $many:literal, $few:literal) => {
                 if <$S>::MANY_REGISTERS {
@@ -157,7 +158,7 @@ macro_rules! by_queries {
     }};
 }
 
-impl Scores {
+impl Scores<'_> {
     /// # Safety
     /// The pointers hold what their comments say, and nothing else uses `out` meanwhile.
     #[inline(always)]
@@ -174,7 +175,7 @@ impl Scores {
     }
 }
 
-impl Outputs {
+impl Outputs<'_> {
     /// # Safety
     /// The pointers hold what their comments say, and nothing else uses `acc` meanwhile.
     #[inline(always)]
@@ -193,12 +194,12 @@ impl Outputs {
 
 /// [`Scores`] for `M` queries, `NV` vectors of slots at a time. Made only by [`Scores::run`], whose caller owes the
 /// memory behind the pointers.
-struct ScoreTile<E, const M: usize, const NV: usize> {
-    job: Scores,
+struct ScoreTile<'a, E, const M: usize, const NV: usize> {
+    job: &'a Scores<'a>,
     source: PhantomData<E>,
 }
 
-impl<E: Source, const M: usize, const NV: usize> Kernel for ScoreTile<E, M, NV> {
+impl<E: Source, const M: usize, const NV: usize> Kernel for ScoreTile<'_, E, M, NV> {
     type Out = ();
 
     #[inline(always)]
@@ -223,14 +224,14 @@ impl<E: Source, const M: usize, const NV: usize> Kernel for ScoreTile<E, M, NV> 
     }
 }
 
-impl<E: Source, const M: usize, const NV: usize> ScoreTile<E, M, NV> {
+impl<E: Source, const M: usize, const NV: usize> ScoreTile<'_, E, M, NV> {
     /// The slots from `first` on, `N` vectors of them.
     ///
     /// # Safety
     /// They lie within the width, and the pointers hold what their comments say.
     #[inline(always)]
     unsafe fn columns<S: Simd, const N: usize>(&self, simd: S, first: usize, fetch: &mut Fetch) {
-        let Scores { head_dim, q, keys, slot_factors, out, .. } = self.job;
+        let Scores { head_dim, q, keys, slot_factors, out, .. } = *self.job;
         let mut acc = [[simd.splat(0.0); N]; M];
         for block in (0..head_dim).step_by(if E::BLOCKS { BLOCK } else { head_dim }) {
             let channels = if E::BLOCKS { BLOCK } else { head_dim };
@@ -281,12 +282,12 @@ impl<E: Source, const M: usize, const NV: usize> ScoreTile<E, M, NV> {
 
 /// [`Outputs`] for `M` queries, `NV` vectors of channels at a time. Made only by [`Outputs::run`], whose caller owes
 /// the memory behind the pointers.
-struct OutputTile<E, const M: usize, const NV: usize> {
-    job: Outputs,
+struct OutputTile<'a, E, const M: usize, const NV: usize> {
+    job: &'a Outputs<'a>,
     source: PhantomData<E>,
 }
 
-impl<E: Source, const M: usize, const NV: usize> Kernel for OutputTile<E, M, NV> {
+impl<E: Source, const M: usize, const NV: usize> Kernel for OutputTile<'_, E, M, NV> {
     type Out = ();
 
     #[inline(always)]
@@ -311,14 +312,14 @@ impl<E: Source, const M: usize, const NV: usize> Kernel for OutputTile<E, M, NV>
     }
 }
 
-impl<E: Source, const M: usize, const NV: usize> OutputTile<E, M, NV> {
+impl<E: Source, const M: usize, const NV: usize> OutputTile<'_, E, M, NV> {
     /// The channels from `first` on, `N` vectors of them.
     ///
     /// # Safety
     /// They lie within the channels, and the pointers hold what their comments say.
     #[inline(always)]
     unsafe fn columns<S: Simd, const N: usize>(&self, simd: S, first: usize, fetch: &mut Fetch) {
-        let Outputs { channels, from, to, p, values, rescale, acc: out, .. } = self.job;
+        let Outputs { channels, from, to, p, values, rescale, acc: out, .. } = *self.job;
         let mut acc = [[simd.splat(0.0); N]; M];
         for m in 0..M {
             for j in 0..N {

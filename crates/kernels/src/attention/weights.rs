@@ -1,9 +1,9 @@
 //! The exact weights of attention, for those who want to look at them. Attention itself never stores them.
 
 use super::band::{Band, Part};
-use super::block::{Block, Query, Workspace, load_queries, score_strip};
+use super::block::{Block, Query, Workspace, load_queries};
 use super::softmax::NO_MAX;
-use super::strip::Strip;
+use super::strip::{Strip, load_keys, score_panel};
 use super::tile::STRIP;
 use super::{AttentionScratch, AttentionShape, expect};
 use crate::error::KernelError;
@@ -70,16 +70,17 @@ impl Kernel for Weigh<'_> {
         let visible = out.len() / block.queries;
         for first in (0..visible).step_by(STRIP) {
             let width = work.look(block.queries, Part::Window, first);
-            score_strip(
-                simd,
-                &block,
-                work,
-                &Strip::new(&block, first, width, visible).keys_only(),
-                Part::Window,
-            );
-            for (out, scores) in out.chunks_exact_mut(visible).zip(work.scores.chunks_exact(STRIP)) {
-                let n = STRIP.min(visible - first);
-                out[first..first + n].copy_from_slice(&scores[..n]);
+            let strip = Strip::new(&block, first, width, visible).keys_only();
+            let keys = load_keys(simd, &block, work, &strip);
+            for panel in block.panels() {
+                score_panel(simd, &block, work, &strip, &keys, Part::Window, panel, width);
+                let out = out.chunks_exact_mut(visible).skip(panel.first);
+                for (out, scores) in
+                    out.take(panel.queries).zip(work.scores[panel.scores()].chunks_exact(STRIP))
+                {
+                    let n = STRIP.min(visible - first);
+                    out[first..first + n].copy_from_slice(&scores[..n]);
+                }
             }
         }
         for out in out.chunks_exact_mut(visible) {

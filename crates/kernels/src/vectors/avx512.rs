@@ -24,6 +24,48 @@ fn lanes(from: usize, to: usize) -> __mmask16 {
     ((1u32 << to).wrapping_sub(1u32 << from)) as __mmask16 & (((from < to) as u16).wrapping_neg())
 }
 
+/// Eight vectors folded to a number each: halves onto halves, quarters onto quarters, pairs onto pairs, two vectors of the step
+/// before in one. The order in which lanes meet is that of `_mm512_reduce_add_ps`.
+macro_rules! fold {
+    ($a:ident, $op:ident) => {{
+        let halves = |a: __m512, b: __m512| {
+            $op(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b))
+        };
+        let quarters = |a: __m512, b: __m512| {
+            $op(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b))
+        };
+        let [a, b, c, d, e, f, g, h] = *$a;
+        let first = quarters(halves(a, b), halves(c, d)); // four lanes each of a, b, c, d
+        let second = quarters(halves(e, f), halves(g, h));
+        let (first, second) = (_mm512_castps_pd(first), _mm512_castps_pd(second));
+        let low = _mm512_castpd_ps(_mm512_unpacklo_pd(first, second));
+        let pairs = $op(low, _mm512_castpd_ps(_mm512_unpackhi_pd(first, second))); // two each of a, e, b, f, c, g, d, h
+        let folded = $op(pairs, _mm512_permute_ps::<0b10_11_00_01>(pairs));
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+        let mut out = [0.0; 8];
+        _mm256_storeu_ps(out.as_mut_ptr(), _mm512_castps512_ps256(_mm512_permutexvar_ps(order, folded)));
+        out
+    }};
+}
+
+/// # Safety
+/// The machine has AVX-512.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+unsafe fn sums(a: &[__m512; 8]) -> [f32; 8] {
+    // SAFETY: the store fills an array of eight.
+    unsafe { fold!(a, _mm512_add_ps) }
+}
+
+/// # Safety
+/// The machine has AVX-512.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+#[inline]
+unsafe fn max_lanes(a: &[__m512; 8]) -> [f32; 8] {
+    // SAFETY: the store fills an array of eight.
+    unsafe { fold!(a, _mm512_max_ps) }
+}
+
 impl Simd for Avx512 {
     const LANES: usize = 16;
     const MANY_REGISTERS: bool = true;
@@ -53,6 +95,8 @@ impl Simd for Avx512 {
         fn scale2(self, a: __m512, n: __m512) -> __m512 = _mm512_scalef_ps(a, n);
         fn sum(self, a: __m512) -> f32 = _mm512_reduce_add_ps(a);
         fn max_lane(self, a: __m512) -> f32 = _mm512_reduce_max_ps(a);
+        fn sums(self, a: &[__m512; 8]) -> [f32; 8] = sums(a);
+        fn max_lanes(self, a: &[__m512; 8]) -> [f32; 8] = max_lanes(a);
         fn prefetch(self, p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T1>(p.cast());
     }
 

@@ -92,6 +92,24 @@ pub(crate) trait Simd: Copy {
     fn sum(self, a: Self::F) -> f32;
     /// The largest lane; a NaN lane may win or be ignored.
     fn max_lane(self, a: Self::F) -> f32;
+    /// The sums of eight vectors, each in the order of [`sum`](Simd::sum).
+    #[inline(always)]
+    fn sums(self, a: &[Self::F; 8]) -> [f32; 8] {
+        let mut sums = [0.0; 8];
+        for (sum, a) in sums.iter_mut().zip(a) {
+            *sum = self.sum(*a);
+        }
+        sums
+    }
+    /// The largest lanes of eight vectors; a NaN lane may win or be ignored.
+    #[inline(always)]
+    fn max_lanes(self, a: &[Self::F; 8]) -> [f32; 8] {
+        let mut maxima = [0.0; 8];
+        for (max, a) in maxima.iter_mut().zip(a) {
+            *max = self.max_lane(*a);
+        }
+        maxima
+    }
 
     /// # Safety
     /// `LANES` elements may be read at `p`.

@@ -94,6 +94,17 @@ impl Kernel for Lanes {
         assert_eq!(simd.sum(v), x.iter().sum::<f32>());
         assert_eq!(simd.max_lane(v), S::LANES as f32);
         assert_eq!(simd.max_lane(simd.sub(simd.splat(0.0), v)), -1.0);
+        // Irregular numbers, so that another order of a sum has other bits.
+        let many: Vec<f32> =
+            (0..8 * S::LANES).map(|i| (1.7 * i as f32).sin() * 1.3f32.powi(i as i32 % 23)).collect();
+        let mut eight = [simd.splat(0.0); 8];
+        for (i, x) in many.chunks_exact(S::LANES).enumerate() {
+            eight[i] = simd.read(x);
+        }
+        let (sums, maxima) = (simd.sums(&eight), simd.max_lanes(&eight));
+        for i in 0..8 {
+            assert_eq!((sums[i], maxima[i]), (simd.sum(eight[i]), simd.max_lane(eight[i])), "vector {i}");
+        }
         for from in 0..=S::LANES {
             for to in 0..=S::LANES {
                 let mut y = vec![0.0; S::LANES];
