@@ -42,7 +42,7 @@ pub(crate) fn forward(
 ) -> Result<(), EngineError> {
     let (n, layers) = (unit.ids.len(), model.layers.len());
     if !unit.by_layer {
-        cache.reserve(0..layers, n)?;
+        cache.reserve(&model.cpu.team, 0..layers, n)?;
     }
     let start = cache.seen();
     let prompt = unit.prompt;
@@ -56,7 +56,7 @@ pub(crate) fn forward(
             (pass.first, pass.rows) = (first, unit.chunk.min(n - first));
             pass.start = start + first;
             if unit.by_layer {
-                pass.cache.reserve(index..index + 1, pass.rows)?;
+                pass.cache.reserve(&model.cpu.team, index..index + 1, pass.rows)?;
             }
             pass.block(index, layer)?;
             let done = index * n + first + pass.rows;

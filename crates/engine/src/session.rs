@@ -86,7 +86,7 @@ impl Session {
             n_kv_heads: config.n_kv_heads,
             context_length: config.context_length,
         };
-        let cache = KvCache::new(&options.cache, layout, geometry)?;
+        let cache = KvCache::new(&options.cache, layout, geometry, &model.cpu.team)?;
         Session::with_cache(model, options, cache)
     }
 
@@ -290,7 +290,11 @@ impl Session {
     /// # Errors
     /// No memory for its buffers.
     pub fn fork(&self) -> Result<Session, EngineError> {
-        let mut fork = Session::with_cache(self.model.clone(), self.options.clone(), self.cache.fork()?)?;
+        let mut fork = Session::with_cache(
+            self.model.clone(),
+            self.options.clone(),
+            self.cache.fork(&self.model.cpu.team)?,
+        )?;
         fork.evidence.follow(&self.evidence);
         fork.tokens.extend_from_slice(&self.tokens);
         fork.logits = self.logits;

@@ -3,14 +3,20 @@
 //! An `Arc` of a buffer is two steps away from its bytes, and the step in between is a line that has left the cache when
 //! a page of a long context is read again a token later: 14 % of a step of Quest, which reads pages of 16 slots.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
+
+use crate::shared_slice::SharedSlice;
+use crate::team::Team;
 
 /// A cache line; also the room before the bytes.
 const LINE: usize = 64;
 /// What the allocator is asked for: with more, the standard library would zero by hand.
 const ALLOCATED: usize = 16;
+
+/// Memory that a thread clears at a time.
+const CLEARED: usize = 1 << 20;
 
 /// On the line before the bytes.
 struct Header {
@@ -32,9 +38,48 @@ unsafe impl Sync for SharedBytes {}
 impl SharedBytes {
     /// `len` zeros with one owner, or `None` when memory is short.
     pub fn zeroed(len: usize) -> Option<SharedBytes> {
-        let layout = Self::layout(len)?;
         // SAFETY: the size is not zero.
-        let allocated = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        let allocated = NonNull::new(unsafe { alloc_zeroed(Self::layout(len)?) })?;
+        // SAFETY: allocated with the layout for `len`, all zeros.
+        Some(unsafe { Self::within(allocated, len) })
+    }
+
+    /// `count` times [`zeroed`](SharedBytes::zeroed), cleared by all threads of a team: what takes time is the system handing out memory that is
+    /// touched for the first time, and allocators clear memory of some KB by hand, which is 8 µs for 16 KB (docs/kernels-log.md).
+    pub fn zeroed_many(team: &Team, count: usize, len: usize) -> Option<Vec<SharedBytes>> {
+        let mut all = Vec::new();
+        all.try_reserve_exact(count).ok()?;
+        for _ in 0..count {
+            // SAFETY: the size is not zero.
+            let allocated = NonNull::new(unsafe { alloc(Self::layout(len)?) })?;
+            // SAFETY: allocated with the layout for `len`; it is cleared below, before anyone reads it.
+            all.push(unsafe { Self::within(allocated, len) });
+        }
+        let at_a_time = (CLEARED / len.max(1)).max(1);
+        let clear = |each: &mut [SharedBytes]| {
+            for bytes in each {
+                // SAFETY: `len` bytes from `start` on were allocated, and nobody else owns them yet.
+                unsafe { bytes.start.as_ptr().write_bytes(0, len) };
+            }
+        };
+        if count <= at_a_time {
+            clear(&mut all);
+            return Some(all);
+        }
+        let shared = SharedSlice::new(&mut all);
+        team.run(count.div_ceil(at_a_time), &|tile, _| {
+            let first = tile * at_a_time;
+            // SAFETY: each tile has bytes of its own.
+            clear(unsafe { shared.part(first, at_a_time.min(count - first)) });
+        });
+        Some(all)
+    }
+
+    /// The bytes inside of an allocation, with one owner.
+    ///
+    /// # Safety
+    /// It was made with [`layout`](SharedBytes::layout) for `len`, and the bytes are initialized before they are read.
+    unsafe fn within(allocated: NonNull<u8>, len: usize) -> SharedBytes {
         let offset =
             (allocated.as_ptr() as usize + LINE).next_multiple_of(LINE) - allocated.as_ptr() as usize;
         // SAFETY: the offset is from one line to below two, the room that the layout has beside the bytes; so the line
@@ -44,7 +89,7 @@ impl SharedBytes {
             start.sub(LINE).cast::<Header>().write(Header { owners: AtomicUsize::new(1), allocated });
             start
         };
-        Some(SharedBytes { start, len })
+        SharedBytes { start, len }
     }
 
     fn layout(len: usize) -> Option<Layout> {
@@ -108,6 +153,23 @@ impl std::fmt::Debug for SharedBytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_are_zero_wherever_the_memory_was_used_before() {
+        let team = Team::new(3).unwrap();
+        for (count, len) in [(0, 100), (1, 0), (3, 5000), (300, 16384), (5, CLEARED + 1)] {
+            let mut used = SharedBytes::zeroed_many(&team, count, len).unwrap();
+            used.iter_mut().for_each(|bytes| bytes.get_mut().unwrap().fill(0xff));
+            drop(used);
+            let again = SharedBytes::zeroed_many(&team, count, len).unwrap();
+            assert_eq!(again.len(), count);
+            for bytes in &again {
+                assert!(bytes.as_slice().len() == len && bytes.as_slice().iter().all(|byte| *byte == 0));
+            }
+        }
+        assert!(SharedBytes::zeroed_many(&team, 2, usize::MAX - 8).is_none());
+        assert!(SharedBytes::zeroed_many(&team, usize::MAX, 64).is_none());
+    }
 
     #[test]
     fn bytes_are_zero_on_a_line_and_written_by_an_only_owner() {

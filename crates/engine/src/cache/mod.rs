@@ -27,7 +27,8 @@ use bands::Window;
 use lane::Lane;
 use pool::Pool;
 use roofline_kernels::{
-    AttentionShape, Band, KvLayer, LaneView, PageBounds, PageLayout, PageRef, Rows, SharedBytes, Visible,
+    AttentionShape, Band, KvLayer, LaneView, PageBounds, PageLayout, PageRef, Rows, SharedBytes, Team,
+    Visible,
 };
 use roofline_model::operator::Cost;
 use std::ops::Range;
@@ -84,6 +85,7 @@ impl KvCache {
         spec: &CacheSpec,
         layout: PageLayout,
         geometry: Geometry,
+        team: &Team,
     ) -> Result<KvCache, crate::EngineError> {
         let token_bytes = (geometry.lanes() * layout.slot_bytes()) as u64;
         spec.check(&geometry, token_bytes)?;
@@ -114,7 +116,7 @@ impl KvCache {
         }
         if let Some(capacity) = capacity {
             let pages = capacity.div_ceil(layout.slots()).saturating_mul(cache.lanes.len());
-            cache.grow(pages)?;
+            cache.grow(team, pages)?;
             for lane in &mut cache.lanes {
                 lane.table.reserve(capacity.div_ceil(layout.slots()));
             }
@@ -203,10 +205,10 @@ impl KvCache {
     ///
     /// # Errors
     /// [`CacheError::Memory`] when the reserve of a `static` fork cannot be had.
-    pub fn fork(&self) -> Result<KvCache, CacheError> {
+    pub fn fork(&self, team: &Team) -> Result<KvCache, CacheError> {
         let mut fork = self.clone();
         if self.capacity.is_some() {
-            fork.grow(self.pool.free())?;
+            fork.grow(team, self.pool.free())?;
         }
         fork.peak = fork.committed();
         Ok(fork)
@@ -217,7 +219,12 @@ impl KvCache {
     /// # Errors
     /// [`CacheError::Full`] past a fixed capacity, [`CacheError::Memory`] when no page can be had. The cache holds the
     /// same rows then.
-    pub(crate) fn reserve(&mut self, layers: Range<usize>, rows: usize) -> Result<(), CacheError> {
+    pub(crate) fn reserve(
+        &mut self,
+        team: &Team,
+        layers: Range<usize>,
+        rows: usize,
+    ) -> Result<(), CacheError> {
         self.check_room(rows)?;
         let slots = self.layout.slots();
         let lanes = layers.start * self.geometry.n_kv_heads..layers.end * self.geometry.n_kv_heads;
@@ -225,7 +232,7 @@ impl KvCache {
         let missing: usize =
             self.lanes[lanes.clone()].iter().map(|lane| pages(lane).saturating_sub(lane.table.len())).sum();
         if missing > self.pool.free() {
-            self.grow(missing - self.pool.free())?;
+            self.grow(team, missing - self.pool.free())?;
         }
         for at in lanes {
             while self.lanes[at].table.len() < pages(&self.lanes[at]) {
@@ -255,8 +262,8 @@ impl KvCache {
         CacheError::Memory { committed: self.committed(), wanted }
     }
 
-    fn grow(&mut self, pages: usize) -> Result<(), CacheError> {
-        if !self.pool.grow(pages, self.layout.page_bytes()) {
+    fn grow(&mut self, team: &Team, pages: usize) -> Result<(), CacheError> {
+        if !self.pool.grow(team, pages, self.layout.page_bytes()) {
             return Err(self.no_memory(pages));
         }
         self.peak = self.peak.max(self.committed());

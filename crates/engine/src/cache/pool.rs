@@ -1,6 +1,6 @@
 //! The pages of one cache, by id.
 
-use roofline_kernels::{PageRef, SharedBytes};
+use roofline_kernels::{PageRef, SharedBytes, Team};
 
 /// Pages held, those of them that no lane uses, and ids without a page.
 #[derive(Debug, Default)]
@@ -41,17 +41,8 @@ impl Pool {
     }
 
     /// Allocates `count` pages, or none and `false`.
-    pub fn grow(&mut self, count: usize, page_bytes: usize) -> bool {
-        let mut fresh = Vec::new();
-        if fresh.try_reserve_exact(count).is_err() {
-            return false;
-        }
-        for _ in 0..count {
-            match SharedBytes::zeroed(page_bytes) {
-                Some(page) => fresh.push(page),
-                None => return false,
-            }
-        }
+    pub fn grow(&mut self, team: &Team, count: usize, page_bytes: usize) -> bool {
+        let Some(fresh) = SharedBytes::zeroed_many(team, count, page_bytes) else { return false };
         for page in fresh {
             let id = self.vacant.pop().unwrap_or_else(|| {
                 self.pages.push(None);
