@@ -37,7 +37,6 @@ pub mod softmax;
 pub mod table;
 pub mod team;
 mod tile;
-mod turn;
 mod vectors;
 mod whole_groups;
 

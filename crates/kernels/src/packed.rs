@@ -17,6 +17,9 @@ use crate::team::Team;
 /// Bytes of a matrix that are packed between two words of progress: this much of it is resident twice at most.
 const BAND_BYTES: usize = 16 << 20;
 
+/// Bytes that a thread packs at a time.
+const TILE_BYTES: usize = 64 << 10;
+
 /// Rows of a matrix that stays where it lies in its file.
 pub trait FileRows: Send + Sync {
     /// What errors call the matrix.
@@ -115,18 +118,23 @@ impl PackedMatrix {
 
         let first_error = FirstError::default();
         let shared = SharedSlice::new(bytes.as_mut_slice());
-        let pack = |group: usize| {
-            // SAFETY: each group is one tile.
-            let out = unsafe { shared.part(group * shape.group_bytes, shape.group_bytes) };
-            if let Err(error) = shape.pack(group, row_bytes, out) {
-                first_error.report(group, error);
+        let group_bytes = shape.group_bytes.max(1);
+        let pack = |groups: Range<usize>| {
+            let at = groups.start;
+            // SAFETY: each group is in one tile.
+            let out = unsafe { shared.part(at * shape.group_bytes, groups.len() * shape.group_bytes) };
+            if let Err(error) = shape.pack(groups, row_bytes, out) {
+                first_error.report(at, error);
             }
         };
-        let band = (BAND_BYTES / shape.group_bytes.max(1)).max(1);
+        let (band, tile) = ((BAND_BYTES / group_bytes).max(1), (TILE_BYTES / group_bytes).max(1));
         for first in (0..groups).step_by(band) {
-            let len = band.min(groups - first);
-            team.run(len, &|i, _| pack(first + i));
-            packed(rows.min((first + len) * GROUP));
+            let end = groups.min(first + band);
+            team.run((end - first).div_ceil(tile), &|i, _| {
+                let first = first + i * tile;
+                pack(first..end.min(first + tile));
+            });
+            packed(rows.min(end * GROUP));
         }
         first_error.or(PackedMatrix { shape, weights: Weights::Packed(bytes) })
     }
@@ -229,9 +237,7 @@ impl PackedMatrix {
     ) -> Result<Groups<'b>, KernelError> {
         let (shape, first) = (self.shape, groups.start);
         if let Weights::Mapped(source) = &self.weights {
-            for (group, out) in groups.zip(band.chunks_exact_mut(shape.group_bytes.max(1))) {
-                shape.pack(group, &|row| source.row(row), out).map_err(|error| named(error, &**source))?;
-            }
+            shape.pack(groups, &|row| source.row(row), band).map_err(|error| named(error, &**source))?;
         }
         Ok(Groups { shape, first, bytes: band })
     }

@@ -1,12 +1,13 @@
 //! From the rows of a file to groups of 16 interleaved rows.
 
+use std::ops::Range;
+
 use roofline_weights::Format;
 
 use crate::error::KernelError;
 use crate::file_block::FileBlock;
 use crate::layout::{BLOCK, GROUP, LINE, Layout, SUPER, Scales, six_bit_words};
-use crate::turn::GroupRows;
-use crate::whole_groups;
+use crate::whole_groups::{self, GroupRows};
 
 /// Rows of a matrix and the shape of its groups.
 #[derive(Clone, Copy)]
@@ -19,49 +20,56 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// Writes group `group`, whose rows `row` finds, to `out`.
+    /// Writes groups, whose rows `row` finds, to `out`. Each row is found once.
     ///
     /// # Errors
     /// [`RowBytes`](KernelError::RowBytes), or [`NotFinite`](KernelError::NotFinite) for the first row that holds a
     /// float weight or an f16 scale that is NaN or infinite.
     pub fn pack<'f>(
         &self,
-        group: usize,
+        groups: Range<usize>,
         row: &(dyn Fn(usize) -> &'f [u8] + '_),
-        out: &mut [u8], // (group_bytes)
+        out: &mut [u8], // (groups, group_bytes)
     ) -> Result<(), KernelError> {
-        let first_row = group * GROUP;
-        let mut files = [&[][..]; GROUP]; // one row each
-        let mut next = [&[][..]; GROUP]; // as many of the next group
+        let mut next = self.find(groups.start, row);
+        for (group, out) in groups.zip(out.chunks_exact_mut(self.group_bytes.max(1))) {
+            let rows = std::mem::replace(&mut next, self.find(group + 1, row));
+            self.pack_group(group * GROUP, GroupRows { rows, next }, out)?;
+        }
+        Ok(())
+    }
+
+    /// The rows of a group; empty where there are none.
+    fn find<'f>(&self, group: usize, row: &(dyn Fn(usize) -> &'f [u8] + '_)) -> [&'f [u8]; GROUP] {
+        let mut files = [&[][..]; GROUP];
+        for (file, at) in files.iter_mut().zip(group * GROUP..self.rows) {
+            *file = row(at);
+        }
+        files
+    }
+
+    /// Writes the group whose first row is `first_row`.
+    fn pack_group(&self, first_row: usize, files: GroupRows<'_>, out: &mut [u8]) -> Result<(), KernelError> {
         let lanes = GROUP.min(self.rows - first_row);
-        for (lane, file) in files[..lanes].iter_mut().enumerate() {
-            *file = row(first_row + lane);
-            if file.len() != self.row_bytes {
-                let (got, want) = (file.len(), self.row_bytes);
-                return Err(KernelError::RowBytes { format: self.format, row: first_row + lane, got, want });
-            }
+        if let Some(lane) = files.rows[..lanes].iter().position(|file| file.len() != self.row_bytes) {
+            let (got, want) = (files.rows[lane].len(), self.row_bytes);
+            return Err(KernelError::RowBytes { format: self.format, row: first_row + lane, got, want });
         }
-        for (lane, file) in next.iter_mut().enumerate().take(self.rows.saturating_sub(first_row + GROUP)) {
-            *file = row(first_row + GROUP + lane);
-        }
-        if lanes == GROUP {
-            let files = GroupRows { rows: files, next };
-            if whole_groups::pack(self.format, self.cols, &files, out) == Some(true) {
-                return Ok(());
-            }
+        if lanes == GROUP && whole_groups::pack(self.format, self.cols, &files, out) == Some(true) {
+            return Ok(());
         }
         // Rows that fill up the last group, and what an odd row of bf16 leaves of a pair, are zero.
         if lanes < GROUP || (self.format == Format::Bf16 && self.cols % 2 == 1) {
             out.fill(0);
         }
-        pack_group(self.format, self.cols, &files[..lanes], out)
+        pack_lanes(self.format, self.cols, &files.rows[..lanes], out)
             .map_err(|(lane, col)| KernelError::NotFinite { row: first_row + lane, col })
     }
 }
 
 /// Packs up to 16 rows as the lanes of a group, all zero before, a few weights of each at a time so that the lines
 /// they share stay in the cache. The error is the first lane that holds something not finite, and its column.
-fn pack_group(format: Format, cols: usize, files: &[&[u8]], out: &mut [u8]) -> Result<(), (usize, usize)> {
+fn pack_lanes(format: Format, cols: usize, files: &[&[u8]], out: &mut [u8]) -> Result<(), (usize, usize)> {
     let mut bad = None;
     let mut found = |lane: usize, col: usize| {
         if bad.is_none_or(|(first, _)| lane < first) {
@@ -244,7 +252,7 @@ mod tests {
                 let files: [&[u8]; GROUP] = std::array::from_fn(|row| &bytes[row * row_bytes..][..row_bytes]);
                 let len = group_bytes(format, cols).unwrap();
                 let (mut each, mut all) = (vec![0; len], vec![0; len]);
-                let finite = pack_group(format, cols, &files, &mut each).is_ok();
+                let finite = pack_lanes(format, cols, &files, &mut each).is_ok();
                 let rows = GroupRows { rows: files, next: files };
                 let Some(said) = whole_groups::pack(format, cols, &rows, &mut all) else { continue };
                 assert_eq!(said, finite, "{format} {cols}");
@@ -254,6 +262,8 @@ mod tests {
             }
         }
         compared.dedup();
-        assert_eq!(compared.len(), 9, "{compared:?}");
+        // Wherever there are vectors, all of them.
+        assert!(compared.len() == Format::ALL.len() || compared.is_empty(), "{compared:?}");
+        assert!(!compared.is_empty() || !cfg!(target_arch = "aarch64"));
     }
 }

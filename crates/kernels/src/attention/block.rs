@@ -8,8 +8,7 @@ use super::strip::{Strip, accumulate_panel, load_keys, load_values, score_panel}
 use super::tile::{MAX_PANEL, PANEL, STRIP};
 use crate::kv_page::{KvLayer, LaneView, PageLayout};
 use crate::layout::LINE;
-use crate::turn::prefetch;
-use crate::vectors::{Kernel, Simd};
+use crate::vectors::{Kernel, Simd, prefetch};
 
 /// Slots after which a query's state is closed and merged into the whole, in order. The boundaries depend on nothing
 /// but the slot, so a context may be split there among threads without changing a bit. A multiple of every page.

@@ -57,6 +57,25 @@ impl Simd for Avx2 {
             let words = _mm_packs_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
             _mm_storel_epi64(to.cast(), _mm_packus_epi16(words, words))
         }
+        fn store_low_halves(to: *mut u8, a: __m256i) -> () {
+            let halves = _mm256_set1_epi64x(0x0d0c_0908_0504_0100);
+            let low = _mm256_permute4x64_epi64::<0b10_00>(_mm256_shuffle_epi8(a, halves));
+            _mm_storeu_si128(to.cast(), _mm256_castsi256_si128(low))
+        }
+        fn turn(from: *const *const u8, at: usize) -> [__m256i; 4] {
+            // Rows i and i + 4 in vector i; then within each half.
+            let row = |i: usize| _mm_loadu_si128((*from.add(i)).add(at).cast());
+            let halves = |i: usize| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(row(i)), row(i + 4));
+            let (a, b, c, d) = (halves(0), halves(1), halves(2), halves(3));
+            let (ab, ab_high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+            let (cd, cd_high) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+            [
+                _mm256_unpacklo_epi64(ab, cd),
+                _mm256_unpackhi_epi64(ab, cd),
+                _mm256_unpacklo_epi64(ab_high, cd_high),
+                _mm256_unpackhi_epi64(ab_high, cd_high),
+            ]
+        }
         fn zero_sum() -> __m256i { _mm256_setzero_si256() }
         fn dot(sum: __m256i, a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)) }
         fn join(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }

@@ -43,6 +43,24 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         fn round(a: __m512) -> __m512i { _mm512_cvtps_epi32(a) }
         fn store_i16(to: *mut i16, a: __m512i) -> () { _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(a)) }
         fn store_low_bytes(to: *mut u8, a: __m512i) -> () { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(a)) }
+        fn store_low_halves(to: *mut u8, a: __m512i) -> () { _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(a)) }
+        fn turn(from: *const *const u8, at: usize) -> [__m512i; 4] {
+            // Row 4 j + i in quarter j of vector i; then within each quarter.
+            let row = |i: usize| _mm_loadu_si128((*from.add(i)).add(at).cast());
+            let quarters = |i: usize| {
+                let half = |i: usize| _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(row(i)), row(i + 4));
+                _mm512_inserti64x4::<1>(_mm512_castsi256_si512(half(i)), half(i + 8))
+            };
+            let (a, b, c, d) = (quarters(0), quarters(1), quarters(2), quarters(3));
+            let (ab, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let (cd, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+            [
+                _mm512_unpacklo_epi64(ab, cd),
+                _mm512_unpackhi_epi64(ab, cd),
+                _mm512_unpacklo_epi64(ab_high, cd_high),
+                _mm512_unpackhi_epi64(ab_high, cd_high),
+            ]
+        }
         fn zero_sum() -> __m512i { _mm512_setzero_si512() }
         fn dot(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
             if VNNI {

@@ -80,10 +80,15 @@ pub(crate) trait Simd {
     unsafe fn sum_i32(a: Self::Int) -> i32;
     /// Nearest integers, ties to even.
     unsafe fn round(a: Self::Float) -> Self::Int;
-    /// Stores the low halves of the lanes, 16 bits each.
+    /// Stores the lanes, which fit 16 bits.
     unsafe fn store_i16(to: *mut i16, a: Self::Int) -> ();
     /// Stores the lowest byte of each lane.
     unsafe fn store_low_bytes(to: *mut u8, a: Self::Int) -> ();
+
+    /// Stores the low halves of the lanes, whatever the upper ones are, 16 bits each.
+    unsafe fn store_low_halves(to: *mut u8, a: Self::Int) -> ();
+    /// Loads four words, `at` bytes behind each of `LANES` pointers: word `i` of all of them is vector `i`.
+    unsafe fn turn(from: *const *const u8, at: usize) -> [Self::Int; 4];
 
     unsafe fn zero_sum() -> Self::Sum;
     /// Adds the two products of each lane's 16-bit pairs.

@@ -72,6 +72,23 @@ impl<const DOTS: u8> Simd for Neon<DOTS> {
             let bytes = vmovn_s16(vcombine_s16(words, words));
             to.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_s8(bytes)))
         }
+        fn store_low_halves(to: *mut u8, a: int32x4_t) -> () { vst1_u8(to, vreinterpret_u8_s16(vmovn_s32(a))) }
+        fn turn(from: *const *const u8, at: usize) -> [int32x4_t; 4] {
+            let row = |i: usize| vreinterpretq_s32_u8(vld1q_u8((*from.add(i)).add(at)));
+            let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+            let (ab, ab_odd) = (vtrn1q_s32(a, b), vtrn2q_s32(a, b)); // words 0 and 2, 1 and 3
+            let (cd, cd_odd) = (vtrn1q_s32(c, d), vtrn2q_s32(c, d));
+            let pairs = |x: int32x4_t, y: int32x4_t, upper: bool| {
+                let (x, y) = (vreinterpretq_s64_s32(x), vreinterpretq_s64_s32(y));
+                vreinterpretq_s32_s64(if upper { vtrn2q_s64(x, y) } else { vtrn1q_s64(x, y) })
+            };
+            [
+                pairs(ab, cd, false),
+                pairs(ab_odd, cd_odd, false),
+                pairs(ab, cd, true),
+                pairs(ab_odd, cd_odd, true),
+            ]
+        }
         fn zero_sum() -> (int32x4_t, int32x4_t) { (vdupq_n_s32(0), vdupq_n_s32(0)) }
         fn dot(sum: (int32x4_t, int32x4_t), a: int32x4_t, b: int32x4_t) -> (int32x4_t, int32x4_t) {
             let (a, b) = (vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));

@@ -270,6 +270,18 @@ pub(crate) fn choose(chooser: &mut Chooser) -> Level {
     level
 }
 
+/// Asks for the line at `at`, which may be anywhere, in the second-level cache: outside of a [`Kernel`].
+#[inline(always)]
+pub(crate) fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address whatever is allowed and reads nothing.
+    unsafe {
+        core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T1 }>(at.cast())
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Runs `kernel` compiled for `level`.
 pub(crate) fn dispatch<K: Kernel>(level: Level, kernel: K) -> K::Out {
     match level.0 {
