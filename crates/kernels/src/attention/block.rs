@@ -182,17 +182,19 @@ pub(super) fn load_queries<'q>(
 
 /// Puts the queries of a panel where the tiles read them: scaled, in powers of two, channel by channel.
 fn pack_queries(q: &[&[f32]] /* (queries, head_dim) */, scale: f32, packed: &mut [f32]) {
-    match <&[&[f32]; PANEL]>::try_from(q) {
-        Ok(q) => packed.chunks_exact_mut(PANEL).enumerate().for_each(|(c, column)| {
+    if let Ok(q) = <&[&[f32]; PANEL]>::try_from(q) {
+        // Side by side, as there are enough to hide each other's way.
+        for (channel, column) in packed.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
             for (x, q) in column.iter_mut().zip(q) {
-                *x = q[c] * scale;
+                *x = q[channel] * scale;
             }
-        }),
-        Err(_) => packed.chunks_exact_mut(q.len()).enumerate().for_each(|(c, column)| {
-            for (x, q) in column.iter_mut().zip(q) {
-                *x = q[c] * scale;
-            }
-        }),
+        }
+        return;
+    }
+    for (i, row) in q.iter().enumerate() {
+        for (x, column) in row.iter().zip(packed.chunks_exact_mut(q.len())) {
+            column[i] = x * scale;
+        }
     }
 }
 
@@ -341,7 +343,7 @@ pub(super) fn width_seen(seen: &[Seen]) -> usize {
 #[inline(always)]
 fn run_once<S: Simd>(simd: S, block: &Block<'_>, work: &mut Workspace, run: Run) {
     let channels = padded(block.layout.head_dim());
-    work.part.clear();
+    work.part.clear(block.queries);
     work.part_acc[..block.queries * channels].fill(0.0);
     let (span, core) = (work.span(block.queries, run), work.core(block.queries, run.part));
     for first in span.clone().step_by(STRIP) {

@@ -191,7 +191,7 @@ impl Kernel for Peaks<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Peaks { block, work, run, max, sum } = self;
-        work.part.clear();
+        work.part.clear(block.queries);
         let span = work.span(block.queries, run);
         for first in span.clone().step_by(STRIP) {
             let width = work.look(block.queries, run.part, first);

@@ -39,10 +39,10 @@ impl States {
         4 * size_of::<f32>() * queries.next_multiple_of(16)
     }
 
-    /// Nothing seen by any.
-    pub fn clear(&mut self) {
-        self.max.fill(State::EMPTY.max);
-        self.sum.fill(State::EMPTY.sum);
+    /// Nothing seen by the first `queries`.
+    pub fn clear(&mut self, queries: usize) {
+        self.max[..queries].fill(State::EMPTY.max);
+        self.sum[..queries].fill(State::EMPTY.sum);
     }
 
     pub fn get(&self, query: usize) -> State {
@@ -83,26 +83,44 @@ pub(super) struct Soften<'a> {
 impl Kernel for Soften<'_> {
     type Out = ();
 
-    /// Each step for all queries before the next one. Query by query, or a register tile's queries at a time, each waits for its
-    /// own chain of some 150 cycles, which is longer than what the processor can look beyond.
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        if self.seen.len() <= ROWS { self.few(simd) } else { self.many(simd) }
+    }
+}
+
+impl Soften<'_> {
+    /// Queries whose states are numbers: a vector of them, written in parts and read whole, would be waited for.
+    #[inline(always)]
+    fn few<S: Simd>(self, simd: S) {
+        let Soften { scores, seen, states: States { max, sum, rescale, .. } } = self;
+        let mut fall = [0.0; 16];
+        for (i, (row, seen)) in scores.chunks_exact_mut(STRIP).zip(seen).enumerate() {
+            let now = f32::max(max[i], simd.max_lane(peak(simd, row, *seen)));
+            fall[i] = max[i] - now;
+            max[i] = now;
+        }
+        for (rescale, fall) in rescale[..16].chunks_exact_mut(S::LANES).zip(fall.chunks_exact(S::LANES)) {
+            simd.write(rescale, simd.exp2(simd.read(fall)));
+        }
+        for (i, (row, seen)) in scores.chunks_exact_mut(STRIP).zip(seen).enumerate() {
+            sum[i] = sum[i] * rescale[i] + simd.sum(weigh(simd, row, *seen, max[i]));
+        }
+    }
+
+    /// Each step for all queries before the next one. Query by query, or a register tile's queries at a time, each waits for its
+    /// own chain of some 150 cycles, which is longer than what the processor can look beyond. The same bits as [`few`](Soften::few).
+    #[inline(always)]
+    fn many<S: Simd>(self, simd: S) {
         let Soften { scores, seen, states: States { max, sum, strip, rescale } } = self;
         let vectors = || (0..seen.len()).step_by(S::LANES);
         let rows = scores.chunks_mut(ROWS * STRIP).zip(seen.chunks(ROWS));
         for ((rows, seen), strip) in rows.zip(strip.chunks_exact_mut(ROWS)) {
-            let mut largest = [simd.splat(f32::NEG_INFINITY); ROWS];
-            for ((largest, row), seen) in largest.iter_mut().zip(rows.chunks_exact_mut(STRIP)).zip(seen) {
-                let row = &mut row[..seen.width()];
-                if seen.from > 0 || seen.to < row.len() {
-                    hide(simd, row, *seen);
-                }
-                *largest = match <&[f32; STRIP]>::try_from(&*row) {
-                    Ok(row) => largest_of(simd, row), // without a loop
-                    Err(_) => largest_of(simd, row),
-                };
+            let mut peaks = [simd.splat(f32::NEG_INFINITY); ROWS];
+            for ((peaks, row), seen) in peaks.iter_mut().zip(rows.chunks_exact_mut(STRIP)).zip(seen) {
+                *peaks = peak(simd, row, *seen);
             }
-            strip.copy_from_slice(&simd.max_lanes(&largest));
+            strip.copy_from_slice(&simd.max_lanes(&peaks));
         }
         for at in vectors() {
             let before = simd.read(&max[at..]);
@@ -115,11 +133,7 @@ impl Kernel for Soften<'_> {
             let mut sums = [simd.splat(0.0); ROWS];
             let rows = rows.chunks_exact_mut(STRIP).zip(seen).zip(max);
             for (sum, ((row, seen), max)) in sums.iter_mut().zip(rows) {
-                let row = &mut row[..seen.width()];
-                *sum = match <&mut [f32; STRIP]>::try_from(&mut *row) {
-                    Ok(row) => weigh(simd, row, *max),
-                    Err(_) => weigh(simd, row, *max),
-                };
+                *sum = weigh(simd, row, *seen, *max);
             }
             strip.copy_from_slice(&simd.sums(&sums));
         }
@@ -127,6 +141,29 @@ impl Kernel for Soften<'_> {
             let before = simd.mul(simd.read(&sum[at..]), simd.read(&rescale[at..]));
             simd.write(&mut sum[at..], simd.add(before, simd.read(&strip[at..])));
         }
+    }
+}
+
+/// Hides what a query does not see of a strip; returns the largest scores of each lane.
+#[inline(always)]
+fn peak<S: Simd>(simd: S, row: &mut [f32], seen: Seen) -> S::F {
+    let row = &mut row[..seen.width()];
+    if seen.from > 0 || seen.to < row.len() {
+        hide(simd, row, seen);
+    }
+    match <&[f32; STRIP]>::try_from(&*row) {
+        Ok(row) => largest_of(simd, row), // without a loop
+        Err(_) => largest_of(simd, row),
+    }
+}
+
+/// The weights of a query in place of its scores; returns the sums of each lane.
+#[inline(always)]
+fn weigh<S: Simd>(simd: S, row: &mut [f32], seen: Seen, max: f32) -> S::F {
+    let row = &mut row[..seen.width()];
+    match <&mut [f32; STRIP]>::try_from(&mut *row) {
+        Ok(row) => powers(simd, row, max),
+        Err(_) => powers(simd, row, max),
     }
 }
 
@@ -154,7 +191,7 @@ fn largest_of<S: Simd>(simd: S, row: &[f32]) -> S::F {
 
 /// `row = 2^(row - max)`; returns the sums of each lane.
 #[inline(always)]
-fn weigh<S: Simd>(simd: S, row: &mut [f32], max: f32) -> S::F {
+fn powers<S: Simd>(simd: S, row: &mut [f32], max: f32) -> S::F {
     let max = simd.splat(max);
     let mut sum = simd.splat(0.0);
     for vector in row.chunks_exact_mut(S::LANES) {

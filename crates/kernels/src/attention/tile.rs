@@ -231,7 +231,8 @@ impl<E: Source, const M: usize, const NV: usize> ScoreTile<'_, E, M, NV> {
     /// They lie within the width, and the pointers hold what their comments say.
     #[inline(always)]
     unsafe fn columns<S: Simd, const N: usize>(&self, simd: S, first: usize, fetch: &mut Fetch) {
-        let Scores { head_dim, q, keys, slot_factors, out, .. } = *self.job;
+        let Scores { head_dim, q, slot_factors, out, .. } = *self.job;
+        let &Operand { data, stride, factors: block_factors, .. } = self.job.keys;
         let mut acc = [[simd.splat(0.0); N]; M];
         for block in (0..head_dim).step_by(if E::BLOCKS { BLOCK } else { head_dim }) {
             let channels = if E::BLOCKS { BLOCK } else { head_dim };
@@ -239,13 +240,13 @@ impl<E: Source, const M: usize, const NV: usize> ScoreTile<'_, E, M, NV> {
             if E::BLOCKS {
                 // SAFETY: each block has a row of STRIP factors, N vectors of them from `first` on.
                 factors = unsafe {
-                    load_row::<S, F32, N>(simd, keys.factors.add(block / BLOCK * STRIP + first).cast())
+                    load_row::<S, F32, N>(simd, block_factors.add(block / BLOCK * STRIP + first).cast())
                 };
             }
             for c in block..block + channels {
                 // SAFETY: row `c` of the keys has N vectors from `first` on, and `q` a row of M queries per channel.
                 unsafe {
-                    let row = keys.data.add((c * keys.stride + first) * E::WIDTH);
+                    let row = data.add((c * stride + first) * E::WIDTH);
                     fetch.step(simd, N * S::LANES * E::WIDTH);
                     let mut k: [S::F; N] = load_row::<S, E, N>(simd, row);
                     for j in 0..N {
@@ -319,7 +320,8 @@ impl<E: Source, const M: usize, const NV: usize> OutputTile<'_, E, M, NV> {
     /// They lie within the channels, and the pointers hold what their comments say.
     #[inline(always)]
     unsafe fn columns<S: Simd, const N: usize>(&self, simd: S, first: usize, fetch: &mut Fetch) {
-        let Outputs { channels, from, to, p, values, rescale, acc: out, .. } = *self.job;
+        let Outputs { channels, from, to, p, rescale, acc: out, .. } = *self.job;
+        let &Operand { data, stride, factors, .. } = self.job.values;
         let mut acc = [[simd.splat(0.0); N]; M];
         for m in 0..M {
             for j in 0..N {
@@ -333,14 +335,13 @@ impl<E: Source, const M: usize, const NV: usize> OutputTile<'_, E, M, NV> {
         for s in from..to {
             // SAFETY: row `s` of the values has N vectors from `first` on, and `p` a number per query and slot.
             unsafe {
-                let row = values.data.add((s * values.stride + first) * E::WIDTH);
+                let row = data.add((s * stride + first) * E::WIDTH);
                 fetch.step(simd, N * S::LANES * E::WIDTH);
                 let mut v: [S::F; N] = load_row::<S, E, N>(simd, row);
                 for j in 0..N {
                     if E::BLOCKS {
                         let block = (first + j * S::LANES) / BLOCK;
-                        v[j] =
-                            simd.mul(v[j], simd.splat(*values.factors.add(s * (channels / BLOCK) + block)));
+                        v[j] = simd.mul(v[j], simd.splat(*factors.add(s * (channels / BLOCK) + block)));
                     }
                 }
                 for m in 0..M {
