@@ -34,7 +34,7 @@ pub(super) trait Block {
 #[inline(always)]
 pub(super) unsafe fn blocks<S: Simd, B: Block>(group: &Group, out: *mut u8) -> bool {
     let (bytes, Some(layout)) = (B::FORMAT.block_bytes(), const { Layout::of(B::FORMAT) }) else {
-        return false;
+        return false; // never, as no float format has blocks; its rows would be packed one by one
     };
     let (scale_bytes, high_bytes, low_bytes) =
         (layout.scale_bytes(1), layout.high_bytes(1), LINE * layout.low_bits);
@@ -79,7 +79,7 @@ pub(super) trait Superblock {
 #[inline(always)]
 pub(super) unsafe fn superblocks<S: Simd, B: Superblock>(group: &Group, out: *mut u8) -> bool {
     let (bytes, Some(layout)) = (B::FORMAT.block_bytes(), const { Layout::of(B::FORMAT) }) else {
-        return false;
+        return false; // never, as no float format has blocks; its rows would be packed one by one
     };
     let blocks = SUPER / BLOCK;
     // SAFETY: blocks lie inside the rows, and take as many bytes packed.
