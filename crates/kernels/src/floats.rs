@@ -10,7 +10,7 @@ use roofline_weights::Format;
 
 use crate::layout::{GROUP, LINE};
 use crate::simd::{Bf16Products, Simd};
-use crate::tile::{Tile, ahead};
+use crate::tile::{Tile, fetch_ahead};
 
 /// How weights of one float format are loaded.
 pub(crate) trait Floats {
@@ -181,7 +181,7 @@ impl<S: Bf16Products> RegisterTile<S> for ByBf16Pairs {
                 for unit in 0..UNITS {
                     weights[unit] = S::load(units[unit].add(pair * LINE));
                     if ROWS == 1 {
-                        S::prefetch(ahead(units[unit], pair * LINE, group_bytes, UNITS));
+                        fetch_ahead::<S>(units[unit], pair * LINE, 1, group_bytes, UNITS);
                     }
                 }
                 for r in 0..ROWS {
@@ -228,10 +228,8 @@ unsafe fn rows<S: Simd, W: Floats, const UNITS: usize, const ROWS: usize>(
                 let at = units[unit].add(pair * W::PAIR_BYTES);
                 weights[unit] = W::pair::<S>(at, lanes[unit]);
                 if ROWS == 1 && lanes[unit] == 0 {
-                    let next = ahead(units[unit], pair * W::PAIR_BYTES, group_bytes, UNITS / per_group);
-                    for line in 0..W::PAIR_BYTES / LINE {
-                        S::prefetch(next.wrapping_add(line * LINE));
-                    }
+                    let (read, lines) = (pair * W::PAIR_BYTES, W::PAIR_BYTES / LINE);
+                    fetch_ahead::<S>(units[unit], read, lines, group_bytes, UNITS / per_group);
                 }
             }
             for half in 0..2 {

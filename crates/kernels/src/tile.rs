@@ -1,7 +1,7 @@
 //! What a matrix kernel is handed: some groups of one matrix, some activation rows, and where the outputs go.
 
 use crate::activations::Activations;
-use crate::layout::GROUP;
+use crate::layout::{GROUP, LINE};
 use crate::packed::Groups;
 use crate::shared_slice::SharedSlice;
 use crate::simd::Simd;
@@ -95,18 +95,41 @@ impl Tile<'_> {
     }
 }
 
-/// How far ahead of its use a weight of a decode kernel is asked for, in bytes of its group.
+/// How far ahead of its use a weight of a decode kernel is asked for, in bytes of its group: from memory, and from there on
+/// into the first-level cache.
 const AHEAD: usize = 4096;
+const NEAR: usize = 2048;
 
-/// Where to prefetch while byte `read` of the group at `group` is used, when groups are read `at_once` together:
-/// [`AHEAD`] on in that group, or in the one that is read after it.
+/// Asks for `lines` lines, as far ahead of byte `read` of the group at `group` as weights are asked for, when groups are
+/// read `at_once` together: in that group, or in the one that is read after it.
 ///
 /// The processor's own prefetchers stop at the end of each page, and a kernel with some hundred instructions a block
 /// does not look far enough ahead to start the next one in time: without this, time in memory and time in arithmetic
-/// add up (docs/kernels-log.md).
+/// add up. The first level has too few lines under way to keep memory busy, so they come to the second. From there
+/// they take some 16 cycles, in which instructions that wait for them fill the scheduler, and what is behind those, the
+/// next requests among it, does not start: so they are asked for once more, into the first (docs/kernels-log.md).
+///
+/// # Safety
+/// The machine has the instructions of `S`. The addresses need not be good.
 #[inline(always)]
-pub(crate) fn ahead(group: *const u8, read: usize, group_bytes: usize, at_once: usize) -> *const u8 {
-    let next = read + AHEAD;
-    let beside = if next < group_bytes { 0 } else { (at_once - 1) * group_bytes };
-    group.wrapping_add(next + beside)
+pub(crate) unsafe fn fetch_ahead<S: Simd>(
+    group: *const u8,
+    read: usize,
+    lines: usize,
+    group_bytes: usize,
+    at_once: usize,
+) {
+    let ahead = |distance: usize| {
+        let next = read + distance;
+        let beside = if next < group_bytes { 0 } else { (at_once - 1) * group_bytes };
+        group.wrapping_add(next + beside)
+    };
+    let (far, near) = (ahead(AHEAD), ahead(NEAR));
+    for line in (0..lines * LINE).step_by(LINE) {
+        // SAFETY: by the contract.
+        unsafe {
+            S::prefetch(far.wrapping_add(line));
+            S::prefetch_near(near.wrapping_add(line));
+        }
+    }
 }

@@ -6,7 +6,7 @@ use super::planes::Planes;
 use crate::activations::IntegerRow;
 use crate::layout::{BLOCK, GROUP, LINE, SUPER};
 use crate::simd::Simd;
-use crate::tile::{Tile, ahead};
+use crate::tile::{Tile, fetch_ahead};
 
 /// How decode multiplies a block of 32.
 ///
@@ -85,8 +85,14 @@ unsafe fn units<S: Simd, Q: Quantized, P: BlockProduct<S, Q>, const UNITS: usize
     let layout = Q::LAYOUT;
     let (cols, group_bytes) = (tile.w.cols(), tile.w.group_bytes());
     let per_group = GROUP / S::LANES;
-    let block_bytes = layout.super_bytes(SUPER / BLOCK) / (SUPER / BLOCK);
+    let block_lines = layout.low_bits + layout.high_bits; // of both planes
     let first = tile.w.group(group).as_ptr();
+    let groups_at_once = UNITS / per_group;
+    let fetch = |which: usize, read: usize, lines: usize| {
+        let group = first.wrapping_add(which * group_bytes);
+        // SAFETY: the machine has the instructions.
+        unsafe { fetch_ahead::<S>(group, read, lines, group_bytes, groups_at_once) };
+    };
     // SAFETY: the pointers stay inside the groups (whose length `PackedMatrix` derives from the same layout) and the
     // activation row, whose blocks are as many as the weights'.
     unsafe {
@@ -100,19 +106,16 @@ unsafe fn units<S: Simd, Q: Quantized, P: BlockProduct<S, Q>, const UNITS: usize
                 let (which, part) = (unit / per_group, unit % per_group);
                 let at = first.add(which * group_bytes + super_at);
                 if part == 0 {
+                    fetch(which, super_at, scale_bytes.div_ceil(LINE));
                     P::fill(&mut scales[which], at, blocks);
                 }
                 let high = at.add(scale_bytes + 4 * S::LANES * part);
                 planes[unit] = Planes { high, low: high.add(high_bytes) };
             }
             for b in 0..blocks {
-                let read = super_at + b * block_bytes;
-                for which in 0..UNITS / per_group {
-                    let group = first.wrapping_add(which * group_bytes);
-                    let next = ahead(group, read, group_bytes, UNITS / per_group);
-                    for line in 0..block_bytes.div_ceil(LINE) {
-                        S::prefetch(next.wrapping_add(line * LINE));
-                    }
+                let read = super_at + scale_bytes + b * block_lines * LINE;
+                for which in 0..groups_at_once {
+                    fetch(which, read, block_lines);
                 }
                 P::add(&planes, scales, b, first_col / BLOCK + b, x, &mut sums);
                 for planes in &mut planes {

@@ -91,6 +91,7 @@ impl Simd for Avx2 {
         fn fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
         fn fnma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fnmadd_ps(a, b, c) }
         fn prefetch(from: *const u8) -> () { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
+        fn prefetch_near(from: *const u8) -> () { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }
 }
 

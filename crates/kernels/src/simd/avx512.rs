@@ -82,6 +82,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
         fn fnma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fnmadd_ps(a, b, c) }
         fn prefetch(from: *const u8) -> () { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
+        fn prefetch_near(from: *const u8) -> () { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
     }
 }
 

@@ -116,6 +116,8 @@ pub(crate) trait Simd {
     /// Asks for the cache line at `from`; any address will do. It is fetched into the second level: those of the
     /// first that can be under way at one time are too few to keep memory busy.
     unsafe fn prefetch(from: *const u8) -> ();
+    /// The same, into the first level: for what is in the second, or will be soon.
+    unsafe fn prefetch_near(from: *const u8) -> ();
 }
 
 /// Products of quads of bytes, exact for all values that a weight format holds.

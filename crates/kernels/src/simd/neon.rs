@@ -117,6 +117,7 @@ impl<const DOTS: u8> Simd for Neon<DOTS> {
         fn fnma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { vfmsq_f32(c, a, b) }
         // No stable intrinsic prefetches here; the hardware follows the streams by itself.
         fn prefetch(_from: *const u8) -> () { () }
+        fn prefetch_near(_from: *const u8) -> () { () }
     }
 }
 
