@@ -47,7 +47,9 @@ impl<S: ByteProducts, Q: Quantized> BlockProduct<S, Q> for ByteProduct {
         // SAFETY: by the contract.
         unsafe {
             let bytes = x.bytes.as_ptr().add(block * BLOCK).cast::<i16>();
-            // Integers may be added in any order: quads in turn go to chains of their own, half as long.
+            // Integers may be added in any order: quads in turn go to chains of their own, half as long, where a total
+            // has eight; with chains of four a second one is only another addition.
+            let chains = if quads == 8 { S::CHAINS } else { 1 };
             let mut products = [[S::zero_sum(); 2]; UNITS];
             let mut folded = [S::splat32(0); UNITS]; // total of the block where factors are folded into integers
             let mut scaled = [S::splat_f32(0.0); UNITS]; // otherwise, totals times their scales
@@ -55,7 +57,7 @@ impl<S: ByteProducts, Q: Quantized> BlockProduct<S, Q> for ByteProduct {
                 let quad = S::splat_pair(bytes.add(2 * QUAD));
                 for unit in 0..UNITS {
                     let weights = planes[unit].bytes::<S, Q>(QUAD);
-                    let chain = &mut products[unit][QUAD % S::CHAINS];
+                    let chain = &mut products[unit][QUAD % chains];
                     *chain = if small {
                         S::dot_unsigned::<true>(*chain, weights, quad)
                     } else {
@@ -74,7 +76,7 @@ impl<S: ByteProducts, Q: Quantized> BlockProduct<S, Q> for ByteProduct {
                     for unit in 0..UNITS {
                         let (panel, lane) = (&scales[unit / per_group], unit % per_group * S::LANES);
                         let mut total = S::total(products[unit][0]);
-                        if S::CHAINS == 2 {
+                        if chains == 2 {
                             total = S::add32(total, S::total(products[unit][1]));
                         }
                         if layout.offset != 0 {
