@@ -45,6 +45,40 @@ impl Ahead {
     }
 }
 
+/// How far ahead of its use a row of an operand is asked for once more, from the second-level cache into the first, in bytes.
+/// A row that has to come from the second holds up what is behind it, the next requests among it (docs/kernels-log.md).
+/// Where several queries share a row there is enough to multiply meanwhile, and asking only costs: 0 to 10 % of the rate.
+const NEAR: usize = 2048;
+
+/// Which rows to ask for once more while an operand is read row by row.
+#[derive(Clone, Copy)]
+pub(super) struct Near {
+    distance: usize, // rows
+    end: usize,      // no row from here on is asked for
+    row: usize,      // bytes that are read of a row
+}
+
+impl Near {
+    /// Of `rows` rows, of which `row` bytes each are read: none if they were widened just now, or if several queries share them.
+    #[inline(always)]
+    pub fn new(rows: usize, row: usize, wide: bool, queries: usize) -> Near {
+        let end = if wide || queries > 1 { 0 } else { rows };
+        Near { distance: (NEAR / row).max(1), end, row }
+    }
+
+    /// Asks for what is due while row number `at` is read, which lies at `from`; `stride` bytes from row to row.
+    #[inline(always)]
+    pub fn step<S: Simd>(self, simd: S, at: usize, from: *const u8, stride: usize) {
+        if at + self.distance >= self.end {
+            return;
+        }
+        let from = from.wrapping_add(self.distance * stride);
+        for line in (0..self.row).step_by(LINE) {
+            simd.prefetch_near(from.wrapping_add(line));
+        }
+    }
+}
+
 /// How far the fetching of an [`Ahead`] has come.
 pub(super) struct Fetch {
     next: *const u8,

@@ -61,8 +61,14 @@ impl WidenSealed<'_> {
         let padded = columns.next_multiple_of(16);
         assert!(from.len() >= 2 * ((rows - 1) * stride + columns) && self.pairs.len() >= rows * padded);
         let data = from.as_ptr();
-        let from =
-            Operand { data, format: KvFormat::F16, stride, factors: std::ptr::null(), ahead: Ahead::NONE };
+        let from = Operand {
+            data,
+            format: KvFormat::F16,
+            stride,
+            factors: std::ptr::null(),
+            ahead: Ahead::NONE,
+            wide: false,
+        };
         let to = self.pairs.as_mut_ptr();
         // SAFETY: `rows` rows of `columns` halves lie at `data`, and `pairs` has `rows` rows of `padded` numbers.
         unsafe { Widen { along: Along::Slots, from, rows, columns, to, padded }.run(simd) };

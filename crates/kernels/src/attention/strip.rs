@@ -112,7 +112,7 @@ impl<'a> Piece<'a> {
     fn keys(&self, layout: PageLayout, factors: *const f32) -> Operand {
         let format = layout.key_format().hot();
         let data = self.keys[self.at * format.width()..].as_ptr();
-        Operand { data, format, stride: layout.slots(), factors, ahead: self.after_keys }
+        Operand { data, format, stride: layout.slots(), factors, ahead: self.after_keys, wide: false }
     }
 
     /// The values as they were written; while they are summed, the next keys are fetched. `factors`: those of their blocks,
@@ -121,7 +121,7 @@ impl<'a> Piece<'a> {
     fn values(&self, layout: PageLayout, factors: *const f32) -> Operand {
         let (d, format) = (layout.head_dim(), layout.value_format().hot());
         let data = self.values[self.at * d * format.width()..].as_ptr();
-        Operand { data, format, stride: d, factors, ahead: self.next }
+        Operand { data, format, stride: d, factors, ahead: self.next, wide: false }
     }
 
     /// Loads the scales of so many keys as f32, `(scales, STRIP)`.
@@ -178,6 +178,7 @@ fn load_scales<S: Simd>(
         stride,
         factors: std::ptr::null(),
         ahead: Ahead::NONE,
+        wide: false,
     };
     // SAFETY: `rows` rows of `columns` halves lie at `from`, and as many numbers in `to`; whole vectors leave no padding.
     unsafe { Widen { along: Along::Slots, from, rows, columns, to: to.as_mut_ptr(), padded }.run(simd) };
@@ -195,7 +196,14 @@ impl Loaded {
     fn wide(data: &[f32], stride: usize, factors: *const f32) -> Loaded {
         let data = data.as_ptr().cast();
         Loaded {
-            wide: Some(Operand { data, format: KvFormat::F32, stride, factors, ahead: Ahead::NONE }),
+            wide: Some(Operand {
+                data,
+                format: KvFormat::F32,
+                stride,
+                factors,
+                ahead: Ahead::NONE,
+                wide: true,
+            }),
             factors,
         }
     }

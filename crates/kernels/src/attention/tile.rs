@@ -7,7 +7,7 @@
 
 use std::marker::PhantomData;
 
-use super::ahead::{Ahead, Fetch};
+use super::ahead::{Ahead, Fetch, Near};
 use crate::kv_page::{BLOCK, KvFormat};
 use crate::vectors::{Kernel, Simd};
 
@@ -99,6 +99,8 @@ pub(super) struct Operand {
     pub factors: *const f32,
     /// What will be read next.
     pub ahead: Ahead,
+    /// Whether it was widened just now, and so is near.
+    pub wide: bool,
 }
 
 /// The dot products of some queries with the keys of a strip.
@@ -232,7 +234,8 @@ impl<E: Source, const M: usize, const NV: usize> ScoreTile<'_, E, M, NV> {
     #[inline(always)]
     unsafe fn columns<S: Simd, const N: usize>(&self, simd: S, first: usize, fetch: &mut Fetch) {
         let Scores { head_dim, q, slot_factors, out, .. } = *self.job;
-        let &Operand { data, stride, factors: block_factors, .. } = self.job.keys;
+        let &Operand { data, stride, factors: block_factors, wide, .. } = self.job.keys;
+        let near = Near::new(head_dim, N * S::LANES * E::WIDTH, wide, M);
         let mut acc = [[simd.splat(0.0); N]; M];
         for block in (0..head_dim).step_by(if E::BLOCKS { BLOCK } else { head_dim }) {
             let channels = if E::BLOCKS { BLOCK } else { head_dim };
@@ -248,6 +251,7 @@ impl<E: Source, const M: usize, const NV: usize> ScoreTile<'_, E, M, NV> {
                 unsafe {
                     let row = data.add((c * stride + first) * E::WIDTH);
                     fetch.step(simd, N * S::LANES * E::WIDTH);
+                    near.step(simd, c, row, stride * E::WIDTH);
                     let mut k: [S::F; N] = load_row::<S, E, N>(simd, row);
                     for j in 0..N {
                         if E::BLOCKS {
@@ -321,7 +325,8 @@ impl<E: Source, const M: usize, const NV: usize> OutputTile<'_, E, M, NV> {
     #[inline(always)]
     unsafe fn columns<S: Simd, const N: usize>(&self, simd: S, first: usize, fetch: &mut Fetch) {
         let Outputs { channels, from, to, p, rescale, acc: out, .. } = *self.job;
-        let &Operand { data, stride, factors, .. } = self.job.values;
+        let &Operand { data, stride, factors, wide, .. } = self.job.values;
+        let near = Near::new(to, N * S::LANES * E::WIDTH, wide, M);
         let mut acc = [[simd.splat(0.0); N]; M];
         for m in 0..M {
             for j in 0..N {
@@ -337,6 +342,7 @@ impl<E: Source, const M: usize, const NV: usize> OutputTile<'_, E, M, NV> {
             unsafe {
                 let row = data.add((s * stride + first) * E::WIDTH);
                 fetch.step(simd, N * S::LANES * E::WIDTH);
+                near.step(simd, s, row, stride * E::WIDTH);
                 let mut v: [S::F; N] = load_row::<S, E, N>(simd, row);
                 for j in 0..N {
                     if E::BLOCKS {

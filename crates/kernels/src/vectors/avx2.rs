@@ -119,6 +119,7 @@ impl Simd for Avx2 {
         fn sum(self, a: __m256) -> f32 = sum(a);
         fn max_lane(self, a: __m256) -> f32 = max_lane(a);
         fn prefetch(self, p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T1>(p.cast());
+        fn prefetch_near(self, p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
     }
 
     super::pointer_methods! {

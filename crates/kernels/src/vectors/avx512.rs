@@ -98,6 +98,7 @@ impl Simd for Avx512 {
         fn sums(self, a: &[__m512; 8]) -> [f32; 8] = sums(a);
         fn max_lanes(self, a: &[__m512; 8]) -> [f32; 8] = max_lanes(a);
         fn prefetch(self, p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T1>(p.cast());
+        fn prefetch_near(self, p: *const u8) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
     }
 
     super::pointer_methods! {

@@ -162,6 +162,8 @@ pub(crate) trait Simd: Copy {
     unsafe fn lookup(self, table: &[f32; 16], p: *const u8) -> Self::F;
     /// Asks for the cache line at `p`, which need not be readable, into the second-level cache.
     fn prefetch(self, p: *const u8);
+    /// The same, into the first-level cache: for what is in the second, or will be soon.
+    fn prefetch_near(self, p: *const u8);
     /// Runs `kernel` compiled for this level in a function of its own: what should not be inlined into its caller.
     fn enter<K: Kernel>(self, kernel: K) -> K::Out;
 

@@ -129,6 +129,8 @@ impl Simd for Neon {
 
     #[inline(always)]
     fn prefetch(self, _: *const u8) {}
+    #[inline(always)]
+    fn prefetch_near(self, _: *const u8) {}
 
     super::pointer_methods! {
         fn load(self, p: *const f32) -> float32x4_t = vld1q_f32(p);
