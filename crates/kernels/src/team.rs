@@ -4,7 +4,8 @@
 //! of a task. Workers live as long as the team, spin for a short while when they have nothing to do and then sleep.
 //! Each has a share of the tiles and takes from others' when it is through. A region does not wait for workers that have
 //! not come: whoever runs when it opens takes tiles, the caller among them, and when none are left it is closed to
-//! latecomers. A neighbour that holds a core therefore costs its share of the speed and no more.
+//! latecomers. A worker steps aside between two tiles, outside of the region, before the system would stop it within one
+//! and leave the others waiting for as long as a neighbour has its core.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -22,6 +23,12 @@ use crate::shares::{Padded, Shares};
 /// How long a thread without work spins before it sleeps. Waking a sleeper costs 5 to 50 µs, and between two
 /// regions of a token the caller works alone for less than that.
 const SPIN: Duration = Duration::from_micros(60);
+
+/// How long a worker runs before it lets others have its processor, if any want it. Linux stops a thread at a tick of its
+/// clock, every 1 to 4 ms, once it has had its slice of some 3 ms: who yields before that is not stopped in a tile. Beside an
+/// endless loop on one of two cores prefill and decode gain a quarter (docs/kernels-log.md); without one a yield is a
+/// system call of less than a microsecond.
+const STINT: Duration = Duration::from_millis(1);
 
 /// What one tile is handed to: `(tile, worker)`.
 type Tile<'a> = dyn Fn(usize, usize) + Sync + 'a;
@@ -192,7 +199,7 @@ impl Shared {
             drop(lock(&self.bed));
             self.opened.notify_all();
         }
-        self.take_tiles(0);
+        self.take_tiles(0, || false);
         word.fetch_and(!OPEN, Ordering::SeqCst);
         self.wait_until_empty();
         // SAFETY: closed and empty again.
@@ -200,19 +207,24 @@ impl Shared {
         lock(&self.panic).take()
     }
 
-    /// Runs tiles until none are left. Only for threads inside the region.
-    fn take_tiles(&self, worker: usize) {
+    /// Runs tiles until none are left, or until it is `enough` after one of them. Only for threads inside the region.
+    /// Returns whether it was enough.
+    fn take_tiles(&self, worker: usize, enough: impl Fn() -> bool) -> bool {
         // SAFETY: this thread is inside the region, during which nobody writes the job.
-        let Some(tile) = (unsafe { *self.region.0.job.get() }) else { return };
+        let Some(tile) = (unsafe { *self.region.0.job.get() }) else { return false };
         // SAFETY: the closure outlives the region (`lead` waits for it to be empty).
         let tile = unsafe { &*tile };
         while let Some(i) = self.shares.take(worker) {
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| tile(i as usize, worker))) {
                 self.shares.clear();
                 lock(&self.panic).get_or_insert(payload);
-                return;
+                return false;
+            }
+            if enough() {
+                return true;
             }
         }
+        false
     }
 
     fn wait_until_empty(&self) {
@@ -231,7 +243,8 @@ impl Shared {
     /// The life of a worker.
     fn work(&self, worker: usize) {
         INSIDE_OF.set((std::ptr::from_ref(self) as usize, worker));
-        let mut seen = 0; // generation of the last region looked at
+        let mut seen = 0; // generation of the last region that holds nothing more for this thread
+        let mut stint = Instant::now();
         loop {
             let news = || {
                 self.region.0.word.load(Ordering::SeqCst) / GENERATION != seen
@@ -249,14 +262,20 @@ impl Shared {
                 return;
             }
             let (generation, entered) = self.enter();
-            seen = generation;
+            let mut steps_aside = false;
             if entered {
-                self.take_tiles(worker);
+                steps_aside = self.take_tiles(worker, || stint.elapsed() > STINT);
                 let left = self.region.0.word.fetch_sub(1, Ordering::SeqCst);
                 if left & (OPEN | INSIDE) == 1 && self.caller_asleep.load(Ordering::SeqCst) {
                     drop(lock(&self.bed));
                     self.emptied.notify_one();
                 }
+            }
+            if steps_aside {
+                std::thread::yield_now();
+                stint = Instant::now();
+            } else {
+                seen = generation;
             }
         }
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // the lint exempts test functions, not their helpers
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use roofline_kernels::{KernelError, Team};
 
@@ -33,7 +34,7 @@ fn every_tile_runs_once_whatever_the_number_of_threads() {
 fn sleeping_workers_come_back() {
     let team = Team::new(3).unwrap();
     for _ in 0..20 {
-        std::thread::sleep(std::time::Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(2));
         assert_eq!(counts(&team, 100), vec![1; 100]);
     }
 }
@@ -103,6 +104,31 @@ fn no_two_tiles_share_a_worker_number_at_one_time() {
     }
 }
 
+#[test]
+fn workers_that_step_aside_within_a_region_come_back_to_it() {
+    for threads in [2, 3, 5] {
+        let team = Team::new(threads).unwrap();
+        let counts: Vec<AtomicUsize> = (0..20).map(|_| AtomicUsize::new(0)).collect();
+        let done = AtomicUsize::new(0);
+        team.run(counts.len(), &|tile, worker| {
+            let since = Instant::now();
+            if worker == 0 {
+                // Until all the other tiles are done, each of which is more than a worker does in one go.
+                while done.load(Ordering::SeqCst) < counts.len() - 1 {
+                    assert!(since.elapsed() < Duration::from_secs(60), "{done:?} of {}", counts.len());
+                    std::thread::yield_now();
+                }
+            }
+            while since.elapsed() < Duration::from_micros(1500) {
+                std::hint::spin_loop();
+            }
+            counts[tile].fetch_add(1, Ordering::SeqCst);
+            done.fetch_add(1, Ordering::SeqCst);
+        });
+        assert!(counts.iter().all(|count| count.load(Ordering::SeqCst) == 1), "{threads}: {counts:?}");
+    }
+}
+
 /// Processor time used by this process, in clock ticks of 1/100 s, all threads.
 #[cfg(target_os = "linux")]
 fn ticks() -> u64 {
@@ -127,9 +153,9 @@ fn idle_workers_use_no_processor_time() {
     }
     let team = Team::new(4).unwrap();
     assert_eq!(counts(&team, 100), vec![1; 100]);
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(100));
     let before = ticks();
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    std::thread::sleep(Duration::from_millis(500));
     let used = ticks() - before;
     // Three workers that spin would use 50 ticks each, or what the machine has of that.
     assert!(used <= 5, "idle for 50 ticks, {used} used");
