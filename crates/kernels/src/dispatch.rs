@@ -16,7 +16,7 @@ use crate::tile::TileKernel;
 /// Kernels of one format, level and form of activations.
 pub(crate) struct Compiled {
     pub isa: Isa,
-    pub gemv: TileKernel,
+    pub gemv: Option<TileKernel>, // none where the level below does the same
     pub gemm: TileKernel,
 }
 
@@ -94,22 +94,22 @@ macro_rules! compile {
 
             pub(super) fn bytes<Q: Quantized>(isa: Isa) -> Compiled {
                 let (gemv, gemm): (TileKernel, TileKernel) = (byte_gemv::<Q>, byte_gemm::<Q>);
-                Compiled { isa, gemv, gemm }
+                Compiled { isa, gemv: Some(gemv), gemm }
             }
 
             pub(super) fn two_totals<Q: Quantized>(isa: Isa) -> Compiled {
                 let (gemv, gemm): (TileKernel, TileKernel) = (byte_gemv::<Q>, two_totals_gemm::<Q>);
-                Compiled { isa, gemv, gemm }
+                Compiled { isa, gemv: Some(gemv), gemm }
             }
 
             pub(super) fn pairs<Q: Quantized>(isa: Isa) -> Compiled {
                 let (gemv, gemm): (TileKernel, TileKernel) = (pair_gemv::<Q>, pair_gemm::<Q>);
-                Compiled { isa, gemv, gemm }
+                Compiled { isa, gemv: Some(gemv), gemm }
             }
 
             pub(super) fn floats<W: Floats>(isa: Isa) -> Compiled {
                 let (gemv, gemm): (TileKernel, TileKernel) = (float_gemv::<W>, float_gemm::<W>);
-                Compiled { isa, gemv, gemm }
+                Compiled { isa, gemv: Some(gemv), gemm }
             }
         }
     };
@@ -170,7 +170,7 @@ compile!(
 /// Kernels of a quantized format and 8-bit activations for each level of this architecture.
 fn bytes<Q: crate::quantized::Quantized>() -> Vec<Compiled> {
     debug_assert!(Q::FORMAT.is_quantized());
-    let all = [
+    let mut all = vec![
         #[cfg(target_arch = "x86_64")]
         avx2::bytes::<Q>(Isa::Avx2),
         #[cfg(target_arch = "x86_64")]
@@ -184,15 +184,21 @@ fn bytes<Q: crate::quantized::Quantized>() -> Vec<Compiled> {
         #[cfg(target_arch = "aarch64")]
         neoni8mm::bytes::<Q>(Isa::NeonI8mm),
     ];
-    // Weights of fewer than 8 bits are signed bytes as they are, for which `i8mm` has nothing better.
-    let gains = |c: &Compiled| c.isa != Isa::NeonI8mm || Q::LAYOUT.low_bits == 8;
-    all.into_iter().filter(gains).collect()
+    without_needless_gemv::<Q>(&mut all);
+    all
+}
+
+/// Decode multiplies one row of activations, for which `i8mm` has something only where weights are unsigned bytes.
+fn without_needless_gemv<Q: crate::quantized::Quantized>(all: &mut [Compiled]) {
+    for compiled in all.iter_mut().filter(|c| c.isa == Isa::NeonI8mm && Q::LAYOUT.low_bits < 8) {
+        compiled.gemv = None;
+    }
 }
 
 /// The same of a format that has two totals a block, and so fewer rows in registers.
 fn two_totals<Q: crate::quantized::Quantized>() -> Vec<Compiled> {
     debug_assert_eq!(Q::LAYOUT.byte_totals(), 2);
-    vec![
+    let mut all = vec![
         #[cfg(target_arch = "x86_64")]
         avx2::two_totals::<Q>(Isa::Avx2),
         #[cfg(target_arch = "x86_64")]
@@ -203,7 +209,11 @@ fn two_totals<Q: crate::quantized::Quantized>() -> Vec<Compiled> {
         neon::two_totals::<Q>(Isa::Neon),
         #[cfg(target_arch = "aarch64")]
         neondot::two_totals::<Q>(Isa::NeonDot),
-    ]
+        #[cfg(target_arch = "aarch64")]
+        neoni8mm::two_totals::<Q>(Isa::NeonI8mm),
+    ];
+    without_needless_gemv::<Q>(&mut all);
+    all
 }
 
 /// The same of 16-bit activations.
@@ -238,7 +248,7 @@ fn floats<W: crate::floats::Floats>() -> Vec<Compiled> {
 fn bf16_pairs() -> Vec<Compiled> {
     vec![
         #[cfg(target_arch = "x86_64")]
-        Compiled { isa: Isa::Avx512Bf16, gemv: avx512bf16::gemv, gemm: avx512bf16::gemm },
+        Compiled { isa: Isa::Avx512Bf16, gemv: Some(avx512bf16::gemv), gemm: avx512bf16::gemm },
     ]
 }
 
@@ -295,16 +305,16 @@ pub(crate) fn choose(chooser: &mut Chooser, arithmetic: Arithmetic) -> [MatmulKe
             Form::Pairs => (scalar::pair_tile, TILE_ROWS),
         };
         let compiled = compiled(format, form);
-        let mut pick = |operation: Operation, kernel: fn(&Compiled) -> TileKernel| {
+        let mut pick = |operation: Operation, kernel: fn(&Compiled) -> Option<TileKernel>| {
             let candidates: Vec<Candidate<TileKernel>> =
-                compiled.iter().map(|c| Candidate { isa: c.isa, kernel: kernel(c) }).collect();
+                compiled.iter().filter_map(|c| Some(Candidate { isa: c.isa, kernel: kernel(c)? })).collect();
             let picked = chooser.pick_of(operation, format.name(), form.name(), scalar, &candidates);
             if let Some(reason) = not_bf16 {
                 chooser.skip(Isa::Avx512Bf16, reason);
             }
             picked
         };
-        let (gemv, gemm) = (pick(Operation::Gemv, |c| c.gemv), pick(Operation::Gemm, |c| c.gemm));
+        let (gemv, gemm) = (pick(Operation::Gemv, |c| c.gemv), pick(Operation::Gemm, |c| Some(c.gemm)));
         MatmulKernels { gemv, gemm, form, tile_rows }
     })
 }

@@ -20,7 +20,7 @@ pub enum Isa {
     Neon,
     /// aarch64 with the integer dot products of `dotprod` on top.
     NeonDot,
-    /// `dotprod` and the products of signed by unsigned bytes of `i8mm` on top.
+    /// `dotprod` and `i8mm` on top: products of signed by unsigned bytes, and of matrices of signed ones.
     NeonI8mm,
 }
 

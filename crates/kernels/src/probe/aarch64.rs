@@ -1,4 +1,4 @@
-//! The loops of AArch64: NEON, the 8-bit dot product and bf16 where the processor has them.
+//! The loops of AArch64: NEON, the products of 8-bit integers and bf16 where the processor has them.
 #![allow(unsafe_code)]
 
 use std::arch::aarch64::*;
@@ -18,6 +18,10 @@ pub(super) fn chain(kind: Arithmetic) -> Option<Chain> {
         Arithmetic::Bf16 if is_aarch64_feature_detected!("bf16") => {
             // SAFETY: bf16 was just detected.
             chain("bfdot 4s", 8, |n| unsafe { bf16_dot(n) })
+        }
+        Arithmetic::Int8 if is_aarch64_feature_detected!("i8mm") => {
+            // SAFETY: i8mm was just detected.
+            chain("smmla 4s", 32, |n| unsafe { i8_matrix(n) })
         }
         Arithmetic::Int8 if is_aarch64_feature_detected!("dotprod") => {
             // SAFETY: dotprod was just detected.
@@ -66,6 +70,23 @@ fn i8_dot(iterations: u64) -> u64 {
             // SAFETY: reads and writes these registers only; dotprod is enabled on this function.
             unsafe {
                 asm!("sdot {s:v}.4s, {a:v}.16b, {a:v}.16b", s = inout(vreg) *s, a = in(vreg) ones,
+                    options(pure, nomem, nostack, preserves_flags));
+            }
+        }
+    }
+    let all = sums.into_iter().fold(vdupq_n_s32(0), |a, b| vaddq_s32(a, b));
+    vaddvq_s32(all) as u64
+}
+
+#[target_feature(enable = "neon,i8mm")]
+fn i8_matrix(iterations: u64) -> u64 {
+    let ones = vdupq_n_s8(black_box(1));
+    let mut sums: [int32x4_t; CHAINS] = std::array::from_fn(|i| vdupq_n_s32(black_box(i as i32)));
+    for _ in 0..iterations {
+        for s in &mut sums {
+            // SAFETY: reads and writes these registers only; i8mm is enabled on this function.
+            unsafe {
+                asm!("smmla {s:v}.4s, {a:v}.16b, {a:v}.16b", s = inout(vreg) *s, a = in(vreg) ones,
                     options(pure, nomem, nostack, preserves_flags));
             }
         }

@@ -13,7 +13,8 @@ use crate::tile::Tile;
 /// A superblock of one group, unpacked.
 #[repr(C, align(64))]
 struct Panel {
-    quads: [[[i8; 4]; GROUP]; SUPER / 4], // (quad, row, four weights), offset removed, times a factor that is folded in
+    quads: [[[i8; 4]; GROUP]; SUPER / 4], // (quad, row, four weights), offset removed, times a factor that is folded in;
+    // where rows are multiplied by twos, both of a pair of quads as `pair_quads` leaves them
     starts: [[i32; GROUP]; 16], // (total, row): where a sum starts, to take the bias of the activations off
     scales: ByteScales,
 }
@@ -53,7 +54,7 @@ impl Panel {
     /// # Safety
     /// As for [`Panel::fill`], whose scales are there.
     #[inline(always)]
-    #[allow(unused_assignments)] // the last of eight unrolled steps resets the bias too
+    #[allow(unused_assignments)] // the last of eight unrolled steps leaves values for a ninth
     unsafe fn fill_block<S: ByteProducts, Q: Quantized>(
         &mut self,
         planes: Planes,
@@ -75,6 +76,7 @@ impl Panel {
             }
             let out = self.quads.as_mut_ptr().add(block * BLOCK / 4).cast::<u8>().add(4 * lane);
             let of_bias = S::splat32(S::BIAS.wrapping_mul(0x0101_0101));
+            let mut before = S::splat32(0); // the quad before
             let mut bias = S::zero_sum(); // what the bias of the activations adds: 128 times the weights
             unroll8!(QUAD => {
                 let mut weights = planes.bytes::<S, Q>(QUAD);
@@ -88,7 +90,14 @@ impl Panel {
                     let odd = S::mul16(S::and(weights, S::splat16(0xff00_u16 as i16)), factor);
                     weights = S::or_and(odd, even, lower);
                 }
-                S::store(out.add(QUAD * LINE), weights);
+                if !S::TWO_ROWS {
+                    S::store(out.add(QUAD * LINE), weights);
+                } else if QUAD % 2 == 1 {
+                    let paired = S::pair_quads([before, weights]);
+                    S::store(out.add((QUAD - 1) * LINE), paired[0]);
+                    S::store(out.add(QUAD * LINE), paired[1]);
+                }
+                before = weights;
                 if S::BIAS != 0 {
                     bias = S::dot_signed::<false>(bias, weights, of_bias);
                     if QUAD % quads_per_total == quads_per_total - 1 {
@@ -373,6 +382,9 @@ impl Strip<'_> {
                 let first_quad = (b * totals + total) * (8 / totals);
                 panels[unit] = panel.quads.as_ptr().add(first_quad).cast::<u8>().add(4 * lane);
             }
+            if S::TWO_ROWS {
+                return Self::by_two_rows::<S, UNITS, ROWS>(products, panels, 8 / totals, x, stride);
+            }
             for quad in 0..8 / totals {
                 let mut weights = [S::splat32(0); UNITS];
                 for unit in 0..UNITS {
@@ -391,5 +403,47 @@ impl Strip<'_> {
             }
             products
         }
+    }
+
+    /// The rest of [`Strip::total`] where two rows of activations are multiplied at a time: adds the products of `quads` quads
+    /// of each panel and of rows `stride` bytes apart.
+    ///
+    /// # Safety
+    /// As for [`Strip::rows`].
+    #[inline(always)]
+    unsafe fn by_two_rows<S: ByteProducts, const UNITS: usize, const ROWS: usize>(
+        mut products: [[S::Sum; ROWS]; UNITS],
+        panels: [*const u8; UNITS],
+        quads: usize,
+        x: *const u8,
+        stride: usize,
+    ) -> [[S::Sum; ROWS]; UNITS] {
+        const { assert!(!S::TWO_ROWS || S::BIAS == 0, "sums start alike in all lanes") };
+        let mut pairs = products.map(|of_unit| [[of_unit[0]; 2]; ROWS]); // (unit, pair of rows, ...): the first half is used
+        // SAFETY: by the contract.
+        unsafe {
+            for quad in (0..quads).step_by(2) {
+                for first in (0..ROWS).step_by(2) {
+                    // A row alone is multiplied twice.
+                    let second = (first + 1).min(ROWS - 1);
+                    let rows = [first, second].map(|r| x.add(r * stride + 4 * quad));
+                    for unit in 0..UNITS {
+                        let at = panels[unit].add(quad * LINE);
+                        let weights = [S::load(at), S::load(at.add(LINE))];
+                        let pair = &mut pairs[unit][first / 2];
+                        *pair = S::dot_two_rows(*pair, weights, rows);
+                    }
+                }
+            }
+            for unit in 0..UNITS {
+                for first in (0..ROWS).step_by(2) {
+                    let parted = S::part_rows(pairs[unit][first / 2]);
+                    for (r, sum) in (first..ROWS).zip(parted) {
+                        products[unit][r] = sum;
+                    }
+                }
+            }
+        }
+        products
     }
 }

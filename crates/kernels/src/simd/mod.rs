@@ -132,6 +132,8 @@ pub(crate) trait ByteProducts: Simd {
     const BIAS: i32;
     /// Sums beside each other that a block of one output is added up in, 1 or 2: as many as registers allow.
     const CHAINS: usize;
+    /// Whether signed weights meet two rows of activations at a time, by [`Self::dot_two_rows`]. Then `BIAS` is 0.
+    const TWO_ROWS: bool = false;
 
     /// Sums that start at the integers behind the pointer.
     unsafe fn sums_from(from: *const i32) -> Self::Sum;
@@ -139,6 +141,36 @@ pub(crate) trait ByteProducts: Simd {
     unsafe fn dot_signed<const SMALL: bool>(sum: Self::Sum, weights: Self::Int, x: Self::Int) -> Self::Sum;
     /// Adds to each lane the four products of its unsigned weights and of signed activations.
     unsafe fn dot_unsigned<const SMALL: bool>(sum: Self::Sum, weights: Self::Int, x: Self::Int) -> Self::Sum;
+
+    /// Two neighbouring quads of weights as [`Self::dot_two_rows`] wants them.
+    #[inline(always)]
+    unsafe fn pair_quads(quads: [Self::Int; 2]) -> [Self::Int; 2] {
+        quads
+    }
+    /// Adds the products of two quads, as [`Self::pair_quads`] left them, with the eight bytes at each row of activations.
+    /// Which sum is whose is known once [`Self::part_rows`] has seen them; sums that start alike in all lanes may start here.
+    #[inline(always)]
+    unsafe fn dot_two_rows(
+        mut sums: [Self::Sum; 2],
+        quads: [Self::Int; 2],
+        rows: [*const u8; 2],
+    ) -> [Self::Sum; 2] {
+        for (sum, row) in sums.iter_mut().zip(rows) {
+            for (quad, weights) in quads.into_iter().enumerate() {
+                // SAFETY: by the contract; a row has eight bytes.
+                *sum = unsafe {
+                    let x = Self::splat_pair(row.add(4 * quad).cast());
+                    Self::dot_signed::<false>(*sum, weights, x)
+                };
+            }
+        }
+        sums
+    }
+    /// The sums of the first row and of the second.
+    #[inline(always)]
+    unsafe fn part_rows(sums: [Self::Sum; 2]) -> [Self::Sum; 2] {
+        sums
+    }
 }
 
 /// Vectors that multiply pairs of bf16.

@@ -9,7 +9,7 @@ pub(crate) struct Neon<const DOTS: u8 = 0>;
 
 /// `sdot`.
 pub(crate) const DOTPROD: u8 = 1;
-/// `usdot` too.
+/// `usdot` and `smmla` too.
 pub(crate) const I8MM: u8 = 2;
 
 impl<const DOTS: u8> Simd for Neon<DOTS> {
@@ -123,9 +123,11 @@ impl<const DOTS: u8> Simd for Neon<DOTS> {
 
 /// By `sdot`, or by 16 bits, which a product of signed bytes fits. Signed meets signed, so activations keep no bias.
 /// Unsigned weights above 127 meet them by `usdot`, or are taken as 128 less, and 128 activations are added for it.
+/// Two rows of activations meet signed weights by `smmla`, which adds up twice as many products.
 impl<const DOTS: u8> ByteProducts for Neon<DOTS> {
     const BIAS: i32 = 0;
     const CHAINS: usize = 1;
+    const TWO_ROWS: bool = DOTS >= I8MM;
 
     #[inline(always)]
     unsafe fn sums_from(from: *const i32) -> (int32x4_t, int32x4_t) {
@@ -180,6 +182,40 @@ impl<const DOTS: u8> ByteProducts for Neon<DOTS> {
             Self::dot_signed::<true>(Self::dot_signed::<true>(sum, half, x), half, x)
         }
     }
+
+    /// The eight weights of outputs 0 and 1, and of 2 and 3.
+    #[inline(always)]
+    unsafe fn pair_quads([first, second]: [int32x4_t; 2]) -> [int32x4_t; 2] {
+        // SAFETY: the caller promises the instructions.
+        unsafe { [vzip1q_s32(first, second), vzip2q_s32(first, second)] }
+    }
+
+    /// The first sum becomes that of outputs 0 and 1 with the first row, then with the second; the second sum that of
+    /// outputs 2 and 3.
+    #[inline(always)]
+    unsafe fn dot_two_rows(
+        [low, high]: [(int32x4_t, int32x4_t); 2],
+        quads: [int32x4_t; 2],
+        rows: [*const u8; 2],
+    ) -> [(int32x4_t, int32x4_t); 2] {
+        // SAFETY: the caller promises the instructions, and eight bytes at each row.
+        unsafe {
+            let x = vreinterpretq_s32_u8(vcombine_u8(vld1_u8(rows[0]), vld1_u8(rows[1])));
+            [(smmla(low.0, x, quads[0]), low.1), (smmla(high.0, x, quads[1]), high.1)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn part_rows([low, high]: [(int32x4_t, int32x4_t); 2]) -> [(int32x4_t, int32x4_t); 2] {
+        // SAFETY: the caller promises the instructions.
+        unsafe {
+            let (a, b) = (vreinterpretq_s64_s32(low.0), vreinterpretq_s64_s32(high.0));
+            [
+                (vreinterpretq_s32_s64(vzip1q_s64(a, b)), low.1),
+                (vreinterpretq_s32_s64(vzip2q_s64(a, b)), high.1),
+            ]
+        }
+    }
 }
 
 /// Adds to each lane the four products of its signed bytes. The intrinsic is not stable.
@@ -212,6 +248,26 @@ unsafe fn usdot(mut sum: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {
     unsafe {
         std::arch::asm!(
             "usdot {sum:v}.4s, {a:v}.16b, {b:v}.16b",
+            sum = inout(vreg) sum,
+            a = in(vreg) a,
+            b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
+}
+
+/// Adds to lane `2 * i + j` the eight products of half `i` of `a` and half `j` of `b`, signed bytes both. The intrinsic
+/// is not stable.
+///
+/// # Safety
+/// The machine has `i8mm`.
+#[inline(always)]
+unsafe fn smmla(mut sum: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+    // SAFETY: by the contract; the instruction reads three registers and writes one of them.
+    unsafe {
+        std::arch::asm!(
+            "smmla {sum:v}.4s, {a:v}.16b, {b:v}.16b",
             sum = inout(vreg) sum,
             a = in(vreg) a,
             b = in(vreg) b,
