@@ -35,6 +35,7 @@ macro_rules! compile {
             use crate::isa::Isa;
             use crate::quantized::{self, Quantized};
             use crate::tile::{Tile, TileKernel};
+            use roofline_weights::Format;
 
             /// # Safety
             /// As for [`TileKernel`].
@@ -89,7 +90,13 @@ macro_rules! compile {
             #[target_feature(enable = $features)]
             unsafe fn float_gemm<W: Floats>(tile: &Tile<'_>) {
                 // SAFETY: as above.
-                unsafe { floats::all_groups::<$simd, ByFloats<W>, $float_units, $float_rows>(tile) }
+                unsafe {
+                    match W::FORMAT {
+                        // The others take one operation a vector, or none, which costs less than a panel.
+                        Format::F16 => floats::wide_gemm::<$simd, W, $float_units, $float_rows>(tile),
+                        _ => floats::all_groups::<$simd, ByFloats<W>, $float_units, $float_rows>(tile),
+                    }
+                }
             }
 
             pub(super) fn bytes<Q: Quantized>(isa: Isa) -> Compiled {
@@ -295,10 +302,12 @@ fn form_of(format: Format, arithmetic: Arithmetic, chooser: &Chooser) -> (Form, 
 
 /// Chooses the kernels of every format.
 pub(crate) fn choose(chooser: &mut Chooser, arithmetic: Arithmetic) -> [MatmulKernels; Format::ALL.len()] {
+    use crate::floats::WIDE_TILE_ROWS;
     use crate::quantized::{BYTE_TILE_ROWS, TILE_ROWS};
     Format::ALL.map(|format| {
         let (form, not_bf16) = form_of(format, arithmetic, chooser);
         let (scalar, tile_rows): (TileKernel, usize) = match form {
+            Form::Floats if format == Format::F16 => (scalar::float_tile, WIDE_TILE_ROWS),
             Form::Floats => (scalar::float_tile, TILE_ROWS),
             Form::Bf16 => (scalar::bf16_tile, TILE_ROWS),
             Form::Bytes => (scalar::byte_tile, BYTE_TILE_ROWS),

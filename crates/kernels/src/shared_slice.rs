@@ -20,6 +20,11 @@ impl<'a, T> SharedSlice<'a, T> {
         SharedSlice { start: slice.as_mut_ptr(), len: slice.len(), lives: PhantomData }
     }
 
+    /// The first element.
+    pub fn as_ptr(&self) -> *const T {
+        self.start
+    }
+
     /// Elements of the whole slice.
     pub fn len(&self) -> usize {
         self.len

@@ -28,6 +28,23 @@ pub(crate) struct Tile<'a> {
 pub(crate) type TileKernel = unsafe fn(&Tile<'_>);
 
 impl Tile<'_> {
+    /// Asks for the lines of `outputs` outputs from `first` on, of rows `row..row + rows` of the tile, before they are stored:
+    /// each lies on a line of its own, which a store would have to wait for.
+    ///
+    /// # Safety
+    /// The machine has the instructions of `S`.
+    #[inline(always)]
+    pub unsafe fn fetch_outputs<S: Simd>(&self, first: usize, outputs: usize, row: usize, rows: usize) {
+        let stride = self.w.rows();
+        let start = self.out.as_ptr().wrapping_add((self.first_row + row) * stride + first);
+        for row in 0..rows {
+            for line in (0..outputs * 4).step_by(LINE) {
+                // SAFETY: by the contract; the address of a prefetch need not be good.
+                unsafe { S::prefetch_near(start.wrapping_add(row * stride).cast::<u8>().wrapping_add(line)) };
+            }
+        }
+    }
+
     /// Stores the 16 sums of one group and one activation row, bias and residual added.
     ///
     /// # Safety
@@ -130,6 +147,33 @@ pub(crate) unsafe fn fetch_ahead<S: Simd>(
         unsafe {
             S::prefetch(far.wrapping_add(line));
             S::prefetch_near(near.wrapping_add(line));
+        }
+    }
+}
+
+/// Asks for the weights of two groups that prefill will unpack next, some lines beside the products of some rows.
+pub(crate) struct Ahead {
+    groups: [*const u8; 2],
+    lines: usize, // at a time, of each group
+}
+
+impl Ahead {
+    /// For `lines` lines from `first` on and of the group after that one, `times` times.
+    #[inline(always)]
+    pub fn new(first: *const u8, group_bytes: usize, lines: usize, times: usize) -> Ahead {
+        Ahead { groups: [first, first.wrapping_add(group_bytes)], lines: lines.div_ceil(times.max(1)) }
+    }
+
+    /// # Safety
+    /// The machine has the instructions of `S`.
+    #[inline(always)]
+    pub unsafe fn fetch_some<S: Simd>(&mut self) {
+        for _ in 0..self.lines {
+            for group in &mut self.groups {
+                // SAFETY: by the contract; the address of a prefetch need not be good.
+                unsafe { S::prefetch(*group) };
+                *group = group.wrapping_add(LINE);
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{Quantized, unroll8};
 use crate::activations::ByteRows;
 use crate::layout::{BLOCK, GROUP, LINE, SUPER, Scales};
 use crate::simd::ByteProducts;
-use crate::tile::Tile;
+use crate::tile::{Ahead, Tile};
 
 /// A superblock of one group, unpacked.
 #[repr(C, align(64))]
@@ -127,34 +127,6 @@ const PANELS: usize = 2;
 /// Activation rows of a tile, at most: then unpacking is some percent of the work.
 pub(crate) const BYTE_TILE_ROWS: usize = 264;
 
-/// Asks for the superblocks that will be unpacked next, some lines beside the products of some rows.
-struct Ahead {
-    groups: [*const u8; PANELS],
-    lines: usize, // at a time, of each group
-}
-
-impl Ahead {
-    /// For `times` times.
-    #[inline(always)]
-    fn new<Q: Quantized>(strip: &Strip<'_>, times: usize) -> Ahead {
-        let second = strip.next.wrapping_add(strip.tile.w.group_bytes());
-        let lines = Q::LAYOUT.super_bytes(strip.blocks).div_ceil(LINE);
-        let is_first = strip.at == 0; // strip of these superblocks
-        Ahead { groups: [strip.next, second], lines: if is_first { lines.div_ceil(times.max(1)) } else { 0 } }
-    }
-
-    #[inline(always)]
-    fn fetch_some<S: ByteProducts>(&mut self) {
-        for _ in 0..self.lines {
-            for group in &mut self.groups {
-                // SAFETY: the address of a prefetch need not be good.
-                unsafe { S::prefetch(*group) };
-                *group = group.wrapping_add(LINE);
-            }
-        }
-    }
-}
-
 /// Sums of a tile while superblocks go by.
 #[repr(C, align(64))]
 struct TileSums([[[f32; GROUP]; PANELS]; BYTE_TILE_ROWS]); // (activation row, group, row)
@@ -229,7 +201,10 @@ impl Strip<'_> {
     #[inline(always)]
     unsafe fn all_rows<S: ByteProducts, Q: Quantized, const UNITS: usize, const ROWS: usize>(&self) {
         let rows = self.tile.rows;
-        let mut ahead = Ahead::new::<Q>(self, rows / ROWS);
+        let lines = Q::LAYOUT.super_bytes(self.blocks).div_ceil(LINE);
+        let is_first = self.at == 0; // strip of these superblocks
+        let mut ahead =
+            Ahead::new(self.next, self.tile.w.group_bytes(), if is_first { lines } else { 0 }, rows / ROWS);
         let mut row = 0;
         // SAFETY: by the contract; rows stay inside the tile.
         unsafe {
@@ -295,6 +270,9 @@ impl Strip<'_> {
                 let (which, lane) = place(unit);
                 self.sums.add(((row + r) * PANELS + which) * GROUP + lane)
             };
+            if self.last {
+                self.tile.fetch_outputs::<S>(self.group * GROUP + self.at, UNITS * S::LANES, row, ROWS);
+            }
             let mut sums = [[S::splat_f32(0.0); ROWS]; UNITS];
             for unit in 0..UNITS {
                 for r in 0..ROWS {

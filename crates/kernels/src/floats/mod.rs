@@ -1,12 +1,16 @@
 //! Matrix products of float weights in vectors, for any instruction set.
 //!
-//! Weights become f32 in registers (a shift, or one conversion) and meet f32 activations in fused multiply-adds, or
-//! pairs of bf16 meet pairs of bf16 where an instruction multiplies those faster. One
-//! register tile serves decode and prefill: `UNITS` vectors of outputs by `ROWS` activation rows, all inputs in
-//! order, so that a row's result does not depend on the rows beside it.
+//! Weights become f32 in registers (a shift, or one conversion), or f16 in prefill in the first-level cache
+//! ([`wide_gemm`]), and meet f32 activations in fused multiply-adds, or pairs of bf16 meet pairs of bf16 where an
+//! instruction multiplies those faster. One register tile serves decode and prefill: `UNITS` vectors of outputs by `ROWS`
+//! activation rows, all inputs in order, so that a row's result does not depend on the rows beside it.
 #![allow(clippy::needless_range_loop)] // units and rows index several arrays at once, in unrolled loops
 
+mod wide_gemm;
+
 use roofline_weights::Format;
+
+pub(crate) use wide_gemm::{WIDE_TILE_ROWS, wide_gemm};
 
 use crate::layout::{GROUP, LINE};
 use crate::simd::{Bf16Products, Simd};
