@@ -93,6 +93,23 @@ fn a_row_does_not_depend_on_the_rows_beside_it_nor_on_the_threads() {
 }
 
 #[test]
+fn rows_of_several_tiles_are_each_what_they_are_alone() {
+    let (team, cols) = (Team::new(2).unwrap(), 288);
+    let mut random = Random(17);
+    for kind in kinds() {
+        for format in [Format::F32, Format::F16, Format::Bf16, Format::Q8_0, Format::Q5_1] {
+            let packed = Matrix::random(format, 40, cols, &mut random).pack(&team);
+            let x = random.floats(601 * cols);
+            let out = product(kind, &team, &packed, &x, 601);
+            for row in [0, 95, 96, 263, 264, 400, 599, 600] {
+                let alone = product(kind, &team, &packed, &x[row * cols..(row + 1) * cols], 1);
+                assert_eq!(bits(&out[row * 40..(row + 1) * 40]), bits(&alone), "{kind:?} {format} row {row}");
+            }
+        }
+    }
+}
+
+#[test]
 fn every_level_gives_the_same_bits_save_that_scalar_floats_round_twice_and_bf16_is_rounded_to() {
     let team = Team::new(2).unwrap();
     let mut random = Random(12);
@@ -196,9 +213,9 @@ fn bias_and_residual_are_added_once_and_jobs_share_one_input() {
     for kind in kinds() {
         let table = KernelTable::detect_for(Some(kind.0), kind.1).unwrap();
         let cols = 256;
-        let formats = [Format::F32, Format::Q4K, Format::Bf16, Format::Q8_0];
+        let formats = [Format::F32, Format::Q4K, Format::Bf16, Format::Q8_0, Format::F16];
         let packed: Vec<PackedMatrix> = (0..11)
-            .map(|i| Matrix::random(formats[i % 4], 3 + 13 * i, cols, &mut random).pack(&team))
+            .map(|i| Matrix::random(formats[i % formats.len()], 3 + 13 * i, cols, &mut random).pack(&team))
             .collect();
         for rows in [1, 6] {
             let x = random.floats(rows * cols);
