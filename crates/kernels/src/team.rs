@@ -25,9 +25,9 @@ use crate::shares::{Padded, Shares};
 const SPIN: Duration = Duration::from_micros(60);
 
 /// How long a worker runs before it lets others have its processor, if any want it. Linux stops a thread at a tick of its
-/// clock, every 1 to 4 ms, once it has had its slice of some 3 ms: who yields before that is not stopped in a tile. Beside an
-/// endless loop on one of two cores prefill and decode gain a quarter (docs/kernels-log.md); without one a yield is a
-/// system call of less than a microsecond.
+/// clock, every 1 to 4 ms, once it has had its slice of some 3 ms: who yields before that is hardly ever stopped in a tile.
+/// Beside an endless loop on the second of two cores decode gains a fifth, prompts up to a tenth; without one nothing
+/// changes (docs/kernels-log.md).
 const STINT: Duration = Duration::from_millis(1);
 
 /// What one tile is handed to: `(tile, worker)`.

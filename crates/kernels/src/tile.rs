@@ -29,7 +29,7 @@ pub(crate) type TileKernel = unsafe fn(&Tile<'_>);
 
 impl Tile<'_> {
     /// Asks for the lines of `outputs` outputs from `first` on, of rows `row..row + rows` of the tile, before they are stored:
-    /// each lies on a line of its own, which a store would have to wait for.
+    /// those of a row lie on lines of their own, which a store would have to wait for.
     ///
     /// # Safety
     /// The machine has the instructions of `S`.

@@ -2,8 +2,9 @@
 //!
 //! Weights become f32 in registers (a shift, or one conversion), or f16 in prefill in the first-level cache
 //! ([`wide_gemm`]), and meet f32 activations in fused multiply-adds, or pairs of bf16 meet pairs of bf16 where an
-//! instruction multiplies those faster. One register tile serves decode and prefill: `UNITS` vectors of outputs by `ROWS`
-//! activation rows, all inputs in order, so that a row's result does not depend on the rows beside it.
+//! instruction multiplies those faster. Otherwise one register tile serves decode and prefill: `UNITS` vectors of outputs
+//! by `ROWS` activation rows. Inputs are taken in order in all of it, so that a row's result does not depend on the rows
+//! beside it.
 #![allow(clippy::needless_range_loop)] // units and rows index several arrays at once, in unrolled loops
 
 mod wide_gemm;

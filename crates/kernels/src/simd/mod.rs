@@ -142,7 +142,8 @@ pub(crate) trait ByteProducts: Simd {
     /// Adds to each lane the four products of its unsigned weights and of signed activations.
     unsafe fn dot_unsigned<const SMALL: bool>(sum: Self::Sum, weights: Self::Int, x: Self::Int) -> Self::Sum;
 
-    /// Two neighbouring quads of weights as [`Self::dot_two_rows`] wants them.
+    /// Two neighbouring quads of weights as [`Self::dot_two_rows`] wants them. This and the two below are called where
+    /// `TWO_ROWS` is true; what stands here only says what they mean.
     #[inline(always)]
     unsafe fn pair_quads(quads: [Self::Int; 2]) -> [Self::Int; 2] {
         quads
