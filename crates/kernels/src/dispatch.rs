@@ -82,7 +82,7 @@ macro_rules! compile {
             #[target_feature(enable = $features)]
             unsafe fn float_gemv<W: Floats>(tile: &Tile<'_>) {
                 // SAFETY: as above.
-                unsafe { floats::all_groups::<$simd, ByFloats<W>, $float_gemv_units, 1>(tile) }
+                unsafe { floats::one_row::<$simd, ByFloats<W>, $float_gemv_units>(tile) }
             }
 
             /// # Safety
@@ -94,7 +94,7 @@ macro_rules! compile {
                     match W::FORMAT {
                         // The others take one operation a vector, or none, which costs less than a panel.
                         Format::F16 => floats::wide_gemm::<$simd, W, $float_units, $float_rows>(tile),
-                        _ => floats::all_groups::<$simd, ByFloats<W>, $float_units, $float_rows>(tile),
+                        _ => floats::many_rows::<$simd, ByFloats<W>, $float_units, $float_rows>(tile),
                     }
                 }
             }
@@ -140,7 +140,7 @@ compile!(
 /// bf16 pairs. Its dot products come two a cycle at best, and take six.
 #[cfg(target_arch = "x86_64")]
 mod avx512bf16 {
-    use crate::floats::{ByBf16Pairs, all_groups};
+    use crate::floats::{ByBf16Pairs, many_rows, one_row};
     use crate::simd::avx512::Avx512Bf16;
     use crate::tile::Tile;
 
@@ -149,7 +149,7 @@ mod avx512bf16 {
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")]
     pub(super) unsafe fn gemv(tile: &Tile<'_>) {
         // SAFETY: this function has the instructions, and the contract is the caller's.
-        unsafe { all_groups::<Avx512Bf16, ByBf16Pairs, 4, 1>(tile) }
+        unsafe { one_row::<Avx512Bf16, ByBf16Pairs, 4>(tile) }
     }
 
     /// # Safety
@@ -157,7 +157,7 @@ mod avx512bf16 {
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")]
     pub(super) unsafe fn gemm(tile: &Tile<'_>) {
         // SAFETY: as above.
-        unsafe { all_groups::<Avx512Bf16, ByBf16Pairs, 2, 8>(tile) }
+        unsafe { many_rows::<Avx512Bf16, ByBf16Pairs, 2, 8>(tile) }
     }
 }
 #[cfg(target_arch = "aarch64")]

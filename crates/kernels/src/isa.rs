@@ -119,11 +119,16 @@ impl Isa {
     /// Whether bf16 dot products are faster than f32 multiply-adds on this machine. AMD's issue as often and do twice the
     /// work; Intel's issue a quarter as often (measured on Granite Rapids: 123 against 243 GFLOP/s of one core).
     pub(crate) fn bf16_dot_pays() -> bool {
+        Isa::is_amd() && Isa::Avx512Bf16.is_available()
+    }
+
+    /// Whether AMD made this processor.
+    pub(crate) fn is_amd() -> bool {
         #[cfg(target_arch = "x86_64")]
         {
             let leaf = std::arch::x86_64::__cpuid(0);
             let vendor = [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes);
-            vendor.as_flattened() == b"AuthenticAMD" && Isa::Avx512Bf16.is_available()
+            vendor.as_flattened() == b"AuthenticAMD"
         }
         #[cfg(not(target_arch = "x86_64"))]
         false

@@ -260,6 +260,7 @@ impl<'a> Part<'a> {
             out: &self.out,
             bias: self.bias,
             add: self.add,
+            walk: table.walk,
         };
         // SAFETY: the table holds only functions that this machine runs; shapes and preparation were checked before
         // the region opened; tiles of one part, and the outputs of different parts, are disjoint.
@@ -295,7 +296,13 @@ where
 
 #[cfg(test)]
 mod tests {
+    use roofline_weights::{Format, blocks};
+
     use super::*;
+    use crate::isa::Isa;
+    use crate::layout::SUPER;
+    use crate::table::Arithmetic::{Exact, Fast};
+    use crate::tile::Walk;
 
     #[test]
     fn decode_tiles_are_whole_steps_of_the_kernels_and_leave_something_to_share() {
@@ -309,6 +316,38 @@ mod tests {
                     assert!(small || (tile - GROUPS_AT_ONCE) * group_bytes < TILE_BYTES, "{name}");
                     assert!(small || (tile - GROUPS_AT_ONCE) * SHARE_TILES * threads < groups, "{name}");
                 }
+            }
+        }
+    }
+
+    /// Odd numbers of groups and of inputs, three rows: whichever walk a machine prefers, the other one runs here too.
+    #[test]
+    fn the_walk_of_decode_changes_no_bit() {
+        let (rows, cols, x_rows) = (7 * 16 + 3, 5 * 32, 3); // K formats have whole superblocks
+        let team = Team::new(2).unwrap();
+        let x: Vec<f32> = (0..x_rows * cols).map(|i| (i as f32 * 0.11).cos()).collect();
+        let mut activations = Activations::with_capacity(x_rows, SUPER).unwrap();
+        for (isa, arithmetic) in Isa::available().flat_map(|isa| [(isa, Fast), (isa, Exact)]) {
+            let mut table = KernelTable::detect_for(Some(isa), arithmetic).unwrap();
+            for format in Format::ALL {
+                let cols = cols.next_multiple_of(format.block_len());
+                let weights: Vec<f32> = (0..rows * cols).map(|i| (i as f32 * 0.37).sin()).collect();
+                let mut file = Vec::new();
+                blocks::encode(format, &weights, None, &mut file).unwrap();
+                let row_bytes = file.len() / rows;
+                let row = |row: usize| &file[row * row_bytes..][..row_bytes];
+                let w = PackedMatrix::pack(format, rows, cols, &row, &team).unwrap();
+                let x: Vec<f32> = x.iter().copied().cycle().take(x_rows * cols).collect();
+                activations.set(&table, &team, &x, x_rows, cols, &[format]).unwrap();
+                let outputs = [Walk::Abreast, Walk::InLine].map(|walk| {
+                    table.walk = walk;
+                    let mut out = vec![f32::NAN; x_rows * rows];
+                    let job = MatmulJob { w: &w, bias: None, out: &mut out, add: false };
+                    matmul(&table, &team, &activations, &mut [job]).unwrap();
+                    out.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+                });
+                assert_eq!(outputs[0], outputs[1], "{format} {isa} {arithmetic}");
+                assert!(outputs[0].iter().any(|bits| *bits != 0), "{format}");
             }
         }
     }

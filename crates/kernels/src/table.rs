@@ -8,6 +8,7 @@ use crate::error::KernelError;
 use crate::isa::Isa;
 use crate::matmul::MatmulKernels;
 use crate::quantize::{self, QuantizeRow, RoundBf16};
+use crate::tile::Walk;
 use crate::vectors::{self, Level};
 
 /// How narrow the numbers may be that weights are multiplied by. Sums are f32 or exact integers either way.
@@ -203,6 +204,7 @@ pub struct KernelTable {
     pub(crate) matmul: [MatmulKernels; Format::ALL.len()], // by discriminant of the weights' format
     pub(crate) quantize: QuantizeRow,                      // to bytes or pairs, by what is not empty
     pub(crate) round_bf16: RoundBf16,
+    pub(crate) walk: Walk, // of decode
 }
 
 impl KernelTable {
@@ -233,7 +235,8 @@ impl KernelTable {
         let round_bf16 = quantize::choose_bf16(isa);
         let vectors = vectors::choose(&mut chooser);
         let choices = chooser.choices;
-        Ok(KernelTable { isa, requested, arithmetic, vectors, choices, matmul, quantize, round_bf16 })
+        let walk = Walk::here();
+        Ok(KernelTable { isa, requested, arithmetic, vectors, choices, matmul, quantize, round_bf16, walk })
     }
 
     /// The level that the choices were made under.

@@ -15,7 +15,7 @@ pub(crate) use wide_gemm::{WIDE_TILE_ROWS, wide_gemm};
 
 use crate::layout::{GROUP, LINE};
 use crate::simd::{Bf16Products, Simd};
-use crate::tile::{Tile, fetch_ahead};
+use crate::tile::{Tile, Walk, fetch_ahead};
 
 /// How weights of one float format are loaded.
 pub(crate) trait Floats {
@@ -100,7 +100,11 @@ pub(crate) trait RegisterTile<S: Simd> {
     ///
     /// # Safety
     /// As for [`TileKernel`](crate::tile::TileKernel), with the instructions of `S`; rows and groups are in the tile.
-    unsafe fn multiply<const UNITS: usize, const ROWS: usize>(tile: &Tile<'_>, group: usize, row: usize);
+    unsafe fn multiply<const UNITS: usize, const ROWS: usize, const ABREAST: bool>(
+        tile: &Tile<'_>,
+        group: usize,
+        row: usize,
+    );
 }
 
 /// f32 activations and any float weights.
@@ -108,18 +112,55 @@ pub(crate) struct ByFloats<W>(std::marker::PhantomData<W>);
 
 impl<S: Simd, W: Floats> RegisterTile<S> for ByFloats<W> {
     #[inline(always)]
-    unsafe fn multiply<const UNITS: usize, const ROWS: usize>(tile: &Tile<'_>, group: usize, row: usize) {
+    unsafe fn multiply<const UNITS: usize, const ROWS: usize, const ABREAST: bool>(
+        tile: &Tile<'_>,
+        group: usize,
+        row: usize,
+    ) {
         // SAFETY: by the contract.
-        unsafe { rows::<S, W, UNITS, ROWS>(tile, group, row) }
+        unsafe { rows::<S, W, UNITS, ROWS, ABREAST>(tile, group, row) }
     }
 }
 
-/// Product of a tile: `UNITS` vectors of outputs by `ROWS` activation rows together, 1 for decode.
+/// Product of a tile in decode: one activation row by `UNITS` vectors of outputs, or by one group if the tile's walk is that.
 ///
 /// # Safety
 /// As for [`TileKernel`](crate::tile::TileKernel), with the instructions of `S`.
 #[inline(always)]
-pub(crate) unsafe fn all_groups<S: Simd, T: RegisterTile<S>, const UNITS: usize, const ROWS: usize>(
+pub(crate) unsafe fn one_row<S: Simd, T: RegisterTile<S>, const UNITS: usize>(tile: &Tile<'_>) {
+    // SAFETY: the caller's.
+    unsafe {
+        match (tile.walk, GROUP / S::LANES) {
+            (Walk::Abreast, _) => all_groups::<S, T, UNITS, 1, true>(tile),
+            (Walk::InLine, 1) => all_groups::<S, T, 1, 1, false>(tile),
+            (Walk::InLine, 2) => all_groups::<S, T, 2, 1, false>(tile),
+            (Walk::InLine, _) => all_groups::<S, T, 4, 1, false>(tile),
+        }
+    }
+}
+
+/// Product of a tile in prefill: `UNITS` vectors of outputs by `ROWS` activation rows together.
+///
+/// # Safety
+/// As for [`TileKernel`](crate::tile::TileKernel), with the instructions of `S`.
+#[inline(always)]
+pub(crate) unsafe fn many_rows<S: Simd, T: RegisterTile<S>, const UNITS: usize, const ROWS: usize>(
+    tile: &Tile<'_>,
+) {
+    // SAFETY: the caller's.
+    unsafe { all_groups::<S, T, UNITS, ROWS, true>(tile) };
+}
+
+/// # Safety
+/// As for [`one_row`] and [`many_rows`].
+#[inline(always)]
+unsafe fn all_groups<
+    S: Simd,
+    T: RegisterTile<S>,
+    const UNITS: usize,
+    const ROWS: usize,
+    const ABREAST: bool,
+>(
     tile: &Tile<'_>,
 ) {
     let groups_at_once = UNITS * S::LANES / GROUP;
@@ -128,14 +169,14 @@ pub(crate) unsafe fn all_groups<S: Simd, T: RegisterTile<S>, const UNITS: usize,
     // SAFETY: by the contract; groups stay below `end`.
     unsafe {
         while group + groups_at_once <= end {
-            all_rows::<S, T, UNITS, ROWS>(tile, group);
+            all_rows::<S, T, UNITS, ROWS, ABREAST>(tile, group);
             group += groups_at_once;
         }
         while group < end {
             match GROUP / S::LANES {
-                1 => all_rows::<S, T, 1, ROWS>(tile, group),
-                2 => all_rows::<S, T, 2, ROWS>(tile, group),
-                _ => all_rows::<S, T, 4, ROWS>(tile, group),
+                1 => all_rows::<S, T, 1, ROWS, ABREAST>(tile, group),
+                2 => all_rows::<S, T, 2, ROWS, ABREAST>(tile, group),
+                _ => all_rows::<S, T, 4, ROWS, ABREAST>(tile, group),
             }
             group += 1;
         }
@@ -145,7 +186,13 @@ pub(crate) unsafe fn all_groups<S: Simd, T: RegisterTile<S>, const UNITS: usize,
 /// # Safety
 /// As for [`all_groups`]; the groups that `UNITS` vectors cover from `group` on are in the tile.
 #[inline(always)]
-unsafe fn all_rows<S: Simd, T: RegisterTile<S>, const UNITS: usize, const ROWS: usize>(
+unsafe fn all_rows<
+    S: Simd,
+    T: RegisterTile<S>,
+    const UNITS: usize,
+    const ROWS: usize,
+    const ABREAST: bool,
+>(
     tile: &Tile<'_>,
     group: usize,
 ) {
@@ -154,15 +201,15 @@ unsafe fn all_rows<S: Simd, T: RegisterTile<S>, const UNITS: usize, const ROWS: 
     // SAFETY: by the contract; rows stay below `end`.
     unsafe {
         while row + ROWS <= end {
-            T::multiply::<UNITS, ROWS>(tile, group, row);
+            T::multiply::<UNITS, ROWS, ABREAST>(tile, group, row);
             row += ROWS;
         }
         while row + 2 <= end {
-            T::multiply::<UNITS, 2>(tile, group, row);
+            T::multiply::<UNITS, 2, ABREAST>(tile, group, row);
             row += 2;
         }
         if row < end {
-            T::multiply::<UNITS, 1>(tile, group, row);
+            T::multiply::<UNITS, 1, ABREAST>(tile, group, row);
         }
     }
 }
@@ -172,7 +219,11 @@ pub(crate) struct ByBf16Pairs;
 
 impl<S: Bf16Products> RegisterTile<S> for ByBf16Pairs {
     #[inline(always)]
-    unsafe fn multiply<const UNITS: usize, const ROWS: usize>(tile: &Tile<'_>, group: usize, row: usize) {
+    unsafe fn multiply<const UNITS: usize, const ROWS: usize, const ABREAST: bool>(
+        tile: &Tile<'_>,
+        group: usize,
+        row: usize,
+    ) {
         debug_assert_eq!(S::LANES, GROUP);
         let group_bytes = tile.w.group_bytes();
         let first = tile.w.group(group).as_ptr();
@@ -186,7 +237,7 @@ impl<S: Bf16Products> RegisterTile<S> for ByBf16Pairs {
                 for unit in 0..UNITS {
                     weights[unit] = S::load(units[unit].add(pair * LINE));
                     if ROWS == 1 {
-                        fetch_ahead::<S>(units[unit], pair * LINE, 1, group_bytes, UNITS);
+                        fetch_ahead::<S, ABREAST>(units[unit], pair * LINE, 1, group_bytes, UNITS);
                     }
                 }
                 for r in 0..ROWS {
@@ -212,7 +263,7 @@ impl<S: Bf16Products> RegisterTile<S> for ByBf16Pairs {
 /// # Safety
 /// As for [`RegisterTile::multiply`].
 #[inline(always)]
-unsafe fn rows<S: Simd, W: Floats, const UNITS: usize, const ROWS: usize>(
+unsafe fn rows<S: Simd, W: Floats, const UNITS: usize, const ROWS: usize, const ABREAST: bool>(
     tile: &Tile<'_>,
     group: usize,
     row: usize,
@@ -234,7 +285,7 @@ unsafe fn rows<S: Simd, W: Floats, const UNITS: usize, const ROWS: usize>(
                 weights[unit] = W::pair::<S>(at, lanes[unit]);
                 if ROWS == 1 && lanes[unit] == 0 {
                     let (read, lines) = (pair * W::PAIR_BYTES, W::PAIR_BYTES / LINE);
-                    fetch_ahead::<S>(units[unit], read, lines, group_bytes, UNITS / per_group);
+                    fetch_ahead::<S, ABREAST>(units[unit], read, lines, group_bytes, UNITS / per_group);
                 }
             }
             for half in 0..2 {

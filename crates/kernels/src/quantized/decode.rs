@@ -6,7 +6,7 @@ use super::planes::Planes;
 use crate::activations::IntegerRow;
 use crate::layout::{BLOCK, GROUP, LINE, SUPER};
 use crate::simd::Simd;
-use crate::tile::{Tile, fetch_ahead};
+use crate::tile::{Tile, Walk, fetch_ahead};
 
 /// How decode multiplies a block of 32.
 ///
@@ -37,12 +37,29 @@ pub(crate) trait BlockProduct<S: Simd, Q: Quantized> {
     );
 }
 
-/// Product of a tile, row by row, `UNITS` vectors of outputs at a time.
+/// Product of a tile, row by row, `UNITS` vectors of outputs at a time, or one group if the tile's walk is that.
 ///
 /// # Safety
 /// As for [`TileKernel`](crate::tile::TileKernel), with the instructions of `S`.
 #[inline(always)]
 pub(super) unsafe fn decode<S: Simd, Q: Quantized, P: BlockProduct<S, Q>, const UNITS: usize>(
+    tile: &Tile<'_>,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        match (tile.walk, GROUP / S::LANES) {
+            (Walk::Abreast, _) => all_rows::<S, Q, P, UNITS, true>(tile),
+            (Walk::InLine, 1) => all_rows::<S, Q, P, 1, false>(tile),
+            (Walk::InLine, 2) => all_rows::<S, Q, P, 2, false>(tile),
+            (Walk::InLine, _) => all_rows::<S, Q, P, 4, false>(tile),
+        }
+    }
+}
+
+/// # Safety
+/// As for [`decode`].
+#[inline(always)]
+unsafe fn all_rows<S: Simd, Q: Quantized, P: BlockProduct<S, Q>, const UNITS: usize, const ABREAST: bool>(
     tile: &Tile<'_>,
 ) {
     let groups_at_once = UNITS * S::LANES / GROUP;
@@ -55,14 +72,14 @@ pub(super) unsafe fn decode<S: Simd, Q: Quantized, P: BlockProduct<S, Q>, const 
         // SAFETY: by the contract of this function; groups stay below `end`.
         unsafe {
             while group + groups_at_once <= end {
-                units::<S, Q, P, UNITS>(tile, group, row, x, &mut scales);
+                units::<S, Q, P, UNITS, ABREAST>(tile, group, row, x, &mut scales);
                 group += groups_at_once;
             }
             while group < end {
                 match GROUP / S::LANES {
-                    1 => units::<S, Q, P, 1>(tile, group, row, x, &mut [const { P::NO_SCALES }; 1]),
-                    2 => units::<S, Q, P, 2>(tile, group, row, x, &mut [const { P::NO_SCALES }; 2]),
-                    _ => units::<S, Q, P, 4>(tile, group, row, x, &mut [const { P::NO_SCALES }; 4]),
+                    1 => units::<S, Q, P, 1, ABREAST>(tile, group, row, x, &mut [const { P::NO_SCALES }; 1]),
+                    2 => units::<S, Q, P, 2, ABREAST>(tile, group, row, x, &mut [const { P::NO_SCALES }; 2]),
+                    _ => units::<S, Q, P, 4, ABREAST>(tile, group, row, x, &mut [const { P::NO_SCALES }; 4]),
                 }
                 group += 1;
             }
@@ -75,7 +92,7 @@ pub(super) unsafe fn decode<S: Simd, Q: Quantized, P: BlockProduct<S, Q>, const 
 /// # Safety
 /// As for [`decode`]; the groups are in the tile.
 #[inline(always)]
-unsafe fn units<S: Simd, Q: Quantized, P: BlockProduct<S, Q>, const UNITS: usize>(
+unsafe fn units<S: Simd, Q: Quantized, P: BlockProduct<S, Q>, const UNITS: usize, const ABREAST: bool>(
     tile: &Tile<'_>,
     group: usize,
     row: usize,
@@ -91,7 +108,7 @@ unsafe fn units<S: Simd, Q: Quantized, P: BlockProduct<S, Q>, const UNITS: usize
     let fetch = |which: usize, read: usize, lines: usize| {
         let group = first.wrapping_add(which * group_bytes);
         // SAFETY: the machine has the instructions.
-        unsafe { fetch_ahead::<S>(group, read, lines, group_bytes, groups_at_once) };
+        unsafe { fetch_ahead::<S, ABREAST>(group, read, lines, group_bytes, groups_at_once) };
     };
     // SAFETY: the pointers stay inside the groups (whose length `PackedMatrix` derives from the same layout) and the
     // activation row, whose blocks are as many as the weights'.
