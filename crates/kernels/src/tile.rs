@@ -124,35 +124,43 @@ pub(crate) enum Walk {
 }
 
 impl Walk {
-    /// The faster one on this machine. AMD's processors read one stream a fifth faster than two or four (Zen 5: 0.86 to
-    /// 0.96 against 0.73 to 0.86 of what a plain loop reads, docs/kernels-log.md); Intel's read them alike, and have
+    /// The faster one on this machine. AMD's processors read one stream a fifth faster than two or four (Zen 5: 0.84 to
+    /// 0.97 against 0.73 to 0.86 of what a plain loop reads, docs/kernels-log.md); Intel's read them alike, and have
     /// fewer instructions to spare.
     pub fn here() -> Walk {
         if Isa::is_amd() { Walk::InLine } else { Walk::Abreast }
     }
 }
 
-/// How far ahead of its use a weight of a decode kernel is asked for, in bytes of its group, abreast: from memory, and from
-/// there on into the first-level cache.
-const AHEAD: usize = 4096;
-const NEAR: usize = 2048;
-/// The same of one stream: from memory into the first-level cache.
-const IN_LINE: usize = 6144;
+/// How far ahead of its use a weight of a decode kernel is asked for, in bytes of its group.
+#[derive(Clone, Copy)]
+pub(crate) struct Distances {
+    far: Option<usize>, // from memory into the second-level cache
+    near: usize,        // into the first, from the second or from memory
+}
+
+impl Distances {
+    pub const ABREAST: Distances = Distances { far: Some(4096), near: 2048 };
+    /// In line, weights that are unpacked.
+    pub const UNPACKED: Distances = Distances { far: Some(6144), near: 3072 };
+    /// In line, weights that are multiplied as they are: so few instructions that none is worth a second request.
+    pub const AS_THEY_ARE: Distances = Distances { far: None, near: 6144 };
+}
 
 /// Asks for `lines` lines, as far ahead of byte `read` of the group at `group` as weights are asked for, when groups are
 /// read `at_once` together: in that group, or in the one that is read after it.
 ///
 /// The processor's own prefetchers stop at the end of each page, and a kernel with some hundred instructions a block
 /// does not look far enough ahead to start the next one in time: without this, time in memory and time in arithmetic
-/// add up. On Intel's processors the first level has too few lines under way to keep memory busy, so they come to the
-/// second. From there they take some 16 cycles, in which instructions that wait for them fill the scheduler, and what is
-/// behind those, the next requests among it, does not start: so they are asked for once more, into the first. On AMD's,
-/// which bring a stream to the second level by themselves, one request is enough (docs/kernels-log.md).
+/// add up. The first level has too few lines under way to keep memory busy, so they come to the second. From there
+/// they take some 16 cycles, in which instructions that wait for them fill the scheduler, and what is behind those, the
+/// next requests among it, does not start: so they are asked for once more, into the first (docs/kernels-log.md).
 ///
 /// # Safety
 /// The machine has the instructions of `S`. The addresses need not be good.
 #[inline(always)]
-pub(crate) unsafe fn fetch_ahead<S: Simd, const ABREAST: bool>(
+pub(crate) unsafe fn fetch_ahead<S: Simd>(
+    distances: Distances,
     group: *const u8,
     read: usize,
     lines: usize,
@@ -164,11 +172,11 @@ pub(crate) unsafe fn fetch_ahead<S: Simd, const ABREAST: bool>(
         let beside = if next < group_bytes { 0 } else { (at_once - 1) * group_bytes };
         group.wrapping_add(next + beside)
     };
-    let (far, near) = (ahead(AHEAD), ahead(if ABREAST { NEAR } else { IN_LINE }));
+    let (far, near) = (distances.far.map(ahead), ahead(distances.near));
     for line in (0..lines * LINE).step_by(LINE) {
         // SAFETY: by the contract.
         unsafe {
-            if ABREAST {
+            if let Some(far) = far {
                 S::prefetch(far.wrapping_add(line));
             }
             S::prefetch_near(near.wrapping_add(line));

@@ -15,7 +15,7 @@ pub(crate) use wide_gemm::{WIDE_TILE_ROWS, wide_gemm};
 
 use crate::layout::{GROUP, LINE};
 use crate::simd::{Bf16Products, Simd};
-use crate::tile::{Tile, Walk, fetch_ahead};
+use crate::tile::{Distances, Tile, Walk, fetch_ahead};
 
 /// How weights of one float format are loaded.
 pub(crate) trait Floats {
@@ -228,6 +228,7 @@ impl<S: Bf16Products> RegisterTile<S> for ByBf16Pairs {
         let group_bytes = tile.w.group_bytes();
         let first = tile.w.group(group).as_ptr();
         let units: [*const u8; UNITS] = std::array::from_fn(|unit| first.wrapping_add(unit * group_bytes));
+        let distances = if ABREAST { Distances::ABREAST } else { Distances::AS_THEY_ARE };
         let x: [*const i16; ROWS] = std::array::from_fn(|r| tile.x.bf16_row(row + r).as_ptr().cast::<i16>());
         // SAFETY: the layout fills up the last pair of a group by zeros, and the activations do so too.
         unsafe {
@@ -237,7 +238,7 @@ impl<S: Bf16Products> RegisterTile<S> for ByBf16Pairs {
                 for unit in 0..UNITS {
                     weights[unit] = S::load(units[unit].add(pair * LINE));
                     if ROWS == 1 {
-                        fetch_ahead::<S, ABREAST>(units[unit], pair * LINE, 1, group_bytes, UNITS);
+                        fetch_ahead::<S>(distances, units[unit], pair * LINE, 1, group_bytes, UNITS);
                     }
                 }
                 for r in 0..ROWS {
@@ -274,6 +275,7 @@ unsafe fn rows<S: Simd, W: Floats, const UNITS: usize, const ROWS: usize, const 
     let units: [*const u8; UNITS] =
         std::array::from_fn(|unit| first.wrapping_add(unit / per_group * group_bytes));
     let lanes: [usize; UNITS] = std::array::from_fn(|unit| unit % per_group * S::LANES);
+    let distances = if ABREAST { Distances::ABREAST } else { Distances::AS_THEY_ARE };
     let x: [*const f32; ROWS] = std::array::from_fn(|r| tile.x.float_row(row + r).as_ptr());
     // SAFETY: pointers stay inside the groups, of `cols` weights a row, and the activation rows of as many elements.
     unsafe {
@@ -285,7 +287,7 @@ unsafe fn rows<S: Simd, W: Floats, const UNITS: usize, const ROWS: usize, const 
                 weights[unit] = W::pair::<S>(at, lanes[unit]);
                 if ROWS == 1 && lanes[unit] == 0 {
                     let (read, lines) = (pair * W::PAIR_BYTES, W::PAIR_BYTES / LINE);
-                    fetch_ahead::<S, ABREAST>(units[unit], read, lines, group_bytes, UNITS / per_group);
+                    fetch_ahead::<S>(distances, units[unit], read, lines, group_bytes, UNITS / per_group);
                 }
             }
             for half in 0..2 {

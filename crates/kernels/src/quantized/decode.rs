@@ -6,7 +6,7 @@ use super::planes::Planes;
 use crate::activations::IntegerRow;
 use crate::layout::{BLOCK, GROUP, LINE, SUPER};
 use crate::simd::Simd;
-use crate::tile::{Tile, Walk, fetch_ahead};
+use crate::tile::{Distances, Tile, Walk, fetch_ahead};
 
 /// How decode multiplies a block of 32.
 ///
@@ -105,10 +105,15 @@ unsafe fn units<S: Simd, Q: Quantized, P: BlockProduct<S, Q>, const UNITS: usize
     let block_lines = layout.low_bits + layout.high_bits; // of both planes
     let first = tile.w.group(group).as_ptr();
     let groups_at_once = UNITS / per_group;
+    let distances = match (ABREAST, layout.low_bits) {
+        (true, _) => Distances::ABREAST,
+        (false, 8) => Distances::AS_THEY_ARE,
+        (false, _) => Distances::UNPACKED,
+    };
     let fetch = |which: usize, read: usize, lines: usize| {
         let group = first.wrapping_add(which * group_bytes);
         // SAFETY: the machine has the instructions.
-        unsafe { fetch_ahead::<S, ABREAST>(group, read, lines, group_bytes, groups_at_once) };
+        unsafe { fetch_ahead::<S>(distances, group, read, lines, group_bytes, groups_at_once) };
     };
     // SAFETY: the pointers stay inside the groups (whose length `PackedMatrix` derives from the same layout) and the
     // activation row, whose blocks are as many as the weights'.
