@@ -264,6 +264,12 @@ impl KernelTable {
         self.vectors
     }
 
+    /// Whether keys and values that will be read next are fetched from memory into the first-level cache. AMD's has as many
+    /// lines under way as memory keeps busy; Intel's has too few, and gets them from the second (docs/kernels-log.md).
+    pub(crate) fn fetches_into_first(&self) -> bool {
+        self.walk == Walk::InLine
+    }
+
     /// Every choice made, operation by operation.
     pub fn choices(&self) -> impl Iterator<Item = &Choice> {
         self.choices.iter()

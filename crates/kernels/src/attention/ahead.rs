@@ -13,17 +13,20 @@ pub(super) struct Ahead {
     first: *const u8,
     rows: usize,
     row_lines: usize,
-    stride: usize, // bytes
+    stride: usize,    // bytes
+    into_first: bool, // level of cache, or into the second
 }
 
 impl Ahead {
     /// Nothing.
-    pub const NONE: Ahead = Ahead { first: std::ptr::null(), rows: 0, row_lines: 0, stride: 0 };
+    pub const NONE: Ahead =
+        Ahead { first: std::ptr::null(), rows: 0, row_lines: 0, stride: 0, into_first: false };
 
     /// The first `bytes` of `from`, or as many as there are.
     #[inline(always)]
     pub fn run(from: &[u8], bytes: usize) -> Ahead {
-        Ahead { first: from.as_ptr(), rows: 1, row_lines: from.len().min(bytes).div_ceil(LINE), stride: 0 }
+        let row_lines = from.len().min(bytes).div_ceil(LINE);
+        Ahead { first: from.as_ptr(), rows: 1, row_lines, ..Ahead::NONE }
     }
 
     /// `rows` rows of `row` bytes that begin every `stride` bytes from the start of `from` on.
@@ -32,15 +35,28 @@ impl Ahead {
         if row == stride {
             return Ahead::run(from, rows * row);
         }
-        Ahead { first: from.as_ptr(), rows, row_lines: row.div_ceil(LINE), stride }
+        Ahead { first: from.as_ptr(), rows, row_lines: row.div_ceil(LINE), stride, ..Ahead::NONE }
+    }
+
+    /// The same, to be fetched into the first-level cache or not.
+    #[inline(always)]
+    pub fn into_first(self, into_first: bool) -> Ahead {
+        Ahead { into_first, ..self }
     }
 
     /// Fetches all of it at once.
     #[inline(always)]
     pub fn fetch<S: Simd>(self, simd: S) {
+        self.fetch_first(simd, usize::MAX);
+    }
+
+    /// Fetches so many lines of it at once, or as many as there are.
+    #[inline(always)]
+    pub fn fetch_first<S: Simd>(self, simd: S, lines: usize) {
         let mut fetch = Fetch::new(self);
-        while let Some(line) = fetch.line() {
-            simd.prefetch(line);
+        for _ in 0..lines {
+            let Some(line) = fetch.line() else { return };
+            fetch.ask(simd, line);
         }
     }
 }
@@ -66,15 +82,18 @@ impl Near {
         Near { distance: (NEAR / row).max(1), end, row }
     }
 
-    /// Asks for what is due while row number `at` is read, which lies at `from`; `stride` bytes from row to row.
+    /// Asks for what is due while `rows` rows from number `at` on are read, which lie from `from` on, `stride` bytes from row to
+    /// row.
     #[inline(always)]
-    pub fn step<S: Simd>(self, simd: S, at: usize, from: *const u8, stride: usize) {
+    pub fn step<S: Simd>(self, simd: S, at: usize, rows: usize, from: *const u8, stride: usize) {
         if at + self.distance >= self.end {
             return;
         }
         let from = from.wrapping_add(self.distance * stride);
-        for line in (0..self.row).step_by(LINE) {
-            simd.prefetch_near(from.wrapping_add(line));
+        for row in 0..rows {
+            for line in (0..self.row).step_by(LINE) {
+                simd.prefetch_near(from.wrapping_add(row * stride + line));
+            }
         }
     }
 }
@@ -102,11 +121,25 @@ impl Fetch {
             lines = (self.due + read) / LINE;
             self.due = (self.due + read) % LINE;
         }
+        if lines <= self.left {
+            for line in 0..lines {
+                self.ask(simd, self.next.wrapping_add(line * LINE));
+            }
+            self.next = self.next.wrapping_add(lines * LINE);
+            self.left -= lines;
+            return;
+        }
         for _ in 0..lines {
             if let Some(line) = self.line() {
-                simd.prefetch(line);
+                self.ask(simd, line);
             }
         }
+    }
+
+    /// Asks for one line.
+    #[inline(always)]
+    fn ask<S: Simd>(&self, simd: S, line: *const u8) {
+        if self.ahead.into_first { simd.prefetch_near(line) } else { simd.prefetch(line) }
     }
 
     /// The next line, until there are no more.

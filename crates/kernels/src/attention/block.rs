@@ -107,6 +107,8 @@ pub(super) struct Block<'a> {
     pub kv: &'a dyn KvLayer,
     pub lane: LaneView<'a>,
     pub queries: usize,
+    /// Whether what will be read next is fetched into the first-level cache, or into the second.
+    pub into_first: bool,
 }
 
 impl Block<'_> {
@@ -381,6 +383,7 @@ fn attend_strip<S: Simd>(
             score_panel(simd, block, work, strip, &keys, part, panel, width);
         }
     }
+    strip.fetch_next(simd);
     soften(simd, block, work);
     let values = load_values(simd, block, work, strip);
     for panel in block.panels() {

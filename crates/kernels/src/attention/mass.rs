@@ -47,7 +47,8 @@ pub fn attention_mass(
     expect("slots of attention mass", mass.len(), shape.n_kv_heads * stride)?;
     scratch.check(shape, team.threads())?;
     let work = check_job(shape, layout, job, q)?;
-    let cut = Cut { shape, layout, jobs: std::slice::from_ref(job) };
+    let into_first = table.fetches_into_first();
+    let cut = Cut { shape, layout, jobs: std::slice::from_ref(job), into_first };
     let mut rows = 0..0;
     while rows.end < job.rows.len() {
         rows = rows.end..(rows.end + block_rows(shape.group())).min(job.rows.len());
@@ -95,9 +96,9 @@ impl<'a> Pass<'a> {
     }
 
     fn unit(&self, kv_head: usize) -> Unit<'a> {
-        let Cut { shape, layout, jobs } = self.cut;
+        let Cut { shape, layout, jobs, into_first } = self.cut;
         let (job, queries) = (&jobs[0], self.rows.len() * shape.group());
-        let block = Block { layout, kv: job.kv, lane: job.kv.lane(kv_head), queries };
+        let block = Block { layout, kv: job.kv, lane: job.kv.lane(kv_head), queries, into_first };
         Unit { job, block, kv_head, first_row: self.rows.start }
     }
 

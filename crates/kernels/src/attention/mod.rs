@@ -161,7 +161,7 @@ pub fn attention(
         end = job.rows.end;
         work += check_job(shape, layout, job, q)?;
     }
-    let cut = Cut { shape, layout, jobs };
+    let cut = Cut { shape, layout, jobs, into_first: table.fetches_into_first() };
     let plan = Plan::new(cut, team.threads(), scratch);
     let call = Call::new(table, cut, plan, q, scratch, out);
     if work < ALONE {

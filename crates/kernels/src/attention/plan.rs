@@ -14,6 +14,7 @@ pub(super) struct Cut<'a> {
     pub shape: &'a AttentionShape,
     pub layout: PageLayout,
     pub jobs: &'a [AttentionJob<'a>],
+    pub into_first: bool, // as of a block
 }
 
 /// One (KV head, block of rows) of a job.
@@ -109,7 +110,8 @@ impl Plan {
         let (block, kv_head) = (unit / cut.shape.n_kv_heads, unit % cut.shape.n_kv_heads);
         let first_row = (job.rows.len().div_ceil(self.block_rows) - 1 - block) * self.block_rows;
         let queries = self.block_rows.min(job.rows.len() - first_row) * cut.shape.group();
-        let block = Block { layout: cut.layout, kv: job.kv, lane: job.kv.lane(kv_head), queries };
+        let (layout, lane, into_first) = (cut.layout, job.kv.lane(kv_head), cut.into_first);
+        let block = Block { layout, kv: job.kv, lane, queries, into_first };
         Unit { job, block, kv_head, first_row }
     }
 

@@ -13,6 +13,9 @@ use std::ops::Range;
 /// Most pages of a strip: those of 16 slots.
 const PIECES: usize = STRIP / 16;
 
+/// Lines of keys that are asked for before a softmax: as many as memory brings in its time.
+const FIRST_LINES: usize = 32;
+
 /// Where the slots of a strip lie. Strips begin at multiples of [`STRIP`] slots of the lane whatever the size of its pages,
 /// so that this size changes no bit.
 pub(super) struct Strip<'a> {
@@ -68,6 +71,12 @@ impl<'a> Strip<'a> {
         self.pieces.iter().zip(starts).map(move |(p, first)| (p, first, self.piece_slots.min(width - first)))
     }
 
+    /// Asks for the first of the keys that will be read next: before the softmax, in which nothing else is asked for.
+    #[inline(always)]
+    pub fn fetch_next<S: Simd>(&self, simd: S) {
+        self.pieces[0].next.fetch_first(simd, FIRST_LINES);
+    }
+
     /// Slots to score, a multiple of 16.
     pub fn width(&self) -> usize {
         self.width
@@ -94,7 +103,8 @@ impl<'a> Piece<'a> {
         let at = first % layout.slots();
         let next = match first + STRIP {
             next if next >= end => Ahead::NONE,
-            next => keys_ahead(layout, block.kv.page(table[next / layout.slots()]), next % layout.slots()),
+            next => keys_ahead(layout, block.kv.page(table[next / layout.slots()]), next % layout.slots())
+                .into_first(block.into_first),
         };
         let after_keys = match page {
             PageRef::Hot(_) => {
@@ -102,7 +112,8 @@ impl<'a> Piece<'a> {
                 Ahead::run(values.get(at * slot..).unwrap_or_default(), slots * slot)
             }
             PageRef::Sealed(_) => Ahead::run(values, values.len()),
-        };
+        }
+        .into_first(block.into_first);
         Piece { keys, values, sealed: matches!(page, PageRef::Sealed(_)), at, after_keys, next }
     }
 

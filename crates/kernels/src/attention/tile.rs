@@ -18,6 +18,9 @@ pub(super) const PANEL: usize = 6;
 /// Most queries of a tile, so that a group of up to 8 query heads is served without a widened copy of the keys.
 pub(super) const MAX_PANEL: usize = 8;
 
+/// Rows of an operand that are taken between two counts of what to ask for, which has more instructions than a row of one query.
+const ROWS: usize = 4;
+
 /// How stored numbers are read.
 pub(super) trait Source {
     /// Bytes per number.
@@ -227,14 +230,53 @@ impl<E: Source, const M: usize, const NV: usize> Kernel for ScoreTile<'_, E, M, 
 }
 
 impl<E: Source, const M: usize, const NV: usize> ScoreTile<'_, E, M, NV> {
+    /// Adds the products of `R` channels from `c` on.
+    ///
+    /// # Safety
+    /// These rows of the keys have N vectors from `first` on, and `q` a row of M queries per channel.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)] // a register tile and what it reads
+    unsafe fn rows<S: Simd, const N: usize, const R: usize>(
+        &self,
+        simd: S,
+        c: usize,
+        first: usize,
+        factors: &[S::F; N],
+        fetch: &mut Fetch,
+        near: Near,
+        acc: &mut [[S::F; N]; M],
+    ) {
+        let &Operand { data, stride, .. } = self.job.keys;
+        // SAFETY: by the contract.
+        unsafe {
+            let from = data.add((c * stride + first) * E::WIDTH);
+            fetch.step(simd, R * N * S::LANES * E::WIDTH);
+            near.step(simd, c, R, from, stride * E::WIDTH);
+            for r in 0..R {
+                let mut k: [S::F; N] = load_row::<S, E, N>(simd, from.add(r * stride * E::WIDTH));
+                for j in 0..N {
+                    if E::BLOCKS {
+                        k[j] = simd.mul(k[j], factors[j]);
+                    }
+                }
+                for m in 0..M {
+                    let q = simd.splat(*self.job.q.add((c + r) * M + m));
+                    for j in 0..N {
+                        acc[m][j] = simd.fma(q, k[j], acc[m][j]);
+                    }
+                }
+            }
+        }
+    }
+
     /// The slots from `first` on, `N` vectors of them.
     ///
     /// # Safety
     /// They lie within the width, and the pointers hold what their comments say.
     #[inline(always)]
     unsafe fn columns<S: Simd, const N: usize>(&self, simd: S, first: usize, fetch: &mut Fetch) {
-        let Scores { head_dim, q, slot_factors, out, .. } = *self.job;
-        let &Operand { data, stride, factors: block_factors, wide, .. } = self.job.keys;
+        let Scores { head_dim, slot_factors, out, .. } = *self.job;
+        let &Operand { factors: block_factors, wide, .. } = self.job.keys;
         let near = Near::new(head_dim, N * S::LANES * E::WIDTH, wide, M);
         let mut acc = [[simd.splat(0.0); N]; M];
         for block in (0..head_dim).step_by(if E::BLOCKS { BLOCK } else { head_dim }) {
@@ -246,24 +288,16 @@ impl<E: Source, const M: usize, const NV: usize> ScoreTile<'_, E, M, NV> {
                     load_row::<S, F32, N>(simd, block_factors.add(block / BLOCK * STRIP + first).cast())
                 };
             }
-            for c in block..block + channels {
-                // SAFETY: row `c` of the keys has N vectors from `first` on, and `q` a row of M queries per channel.
-                unsafe {
-                    let row = data.add((c * stride + first) * E::WIDTH);
-                    fetch.step(simd, N * S::LANES * E::WIDTH);
-                    near.step(simd, c, row, stride * E::WIDTH);
-                    let mut k: [S::F; N] = load_row::<S, E, N>(simd, row);
-                    for j in 0..N {
-                        if E::BLOCKS {
-                            k[j] = simd.mul(k[j], factors[j]);
-                        }
-                    }
-                    for m in 0..M {
-                        let q = simd.splat(*q.add(c * M + m));
-                        for j in 0..N {
-                            acc[m][j] = simd.fma(q, k[j], acc[m][j]);
-                        }
-                    }
+            let (mut c, end) = (block, block + channels);
+            // SAFETY: rows `c` and on of the keys have N vectors from `first` on.
+            unsafe {
+                while c + ROWS <= end {
+                    self.rows::<S, N, ROWS>(simd, c, first, &factors, fetch, near, &mut acc);
+                    c += ROWS;
+                }
+                while c < end {
+                    self.rows::<S, N, 1>(simd, c, first, &factors, fetch, near, &mut acc);
+                    c += 1;
                 }
             }
         }
@@ -318,14 +352,55 @@ impl<E: Source, const M: usize, const NV: usize> Kernel for OutputTile<'_, E, M,
 }
 
 impl<E: Source, const M: usize, const NV: usize> OutputTile<'_, E, M, NV> {
+    /// Adds the products of `R` slots from `s` on.
+    ///
+    /// # Safety
+    /// These rows of the values have N vectors from `first` on, and `p` a number per query and slot.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)] // as of scores
+    unsafe fn rows<S: Simd, const N: usize, const R: usize>(
+        &self,
+        simd: S,
+        s: usize,
+        first: usize,
+        fetch: &mut Fetch,
+        near: Near,
+        acc: &mut [[S::F; N]; M],
+    ) {
+        let Outputs { channels, p, .. } = *self.job;
+        let &Operand { data, stride, factors, .. } = self.job.values;
+        // SAFETY: by the contract.
+        unsafe {
+            let row = data.add((s * stride + first) * E::WIDTH);
+            fetch.step(simd, R * N * S::LANES * E::WIDTH);
+            near.step(simd, s, R, row, stride * E::WIDTH);
+            for r in 0..R {
+                let mut v: [S::F; N] = load_row::<S, E, N>(simd, row.add(r * stride * E::WIDTH));
+                for j in 0..N {
+                    if E::BLOCKS {
+                        let block = (first + j * S::LANES) / BLOCK;
+                        let factor = *factors.add((s + r) * (channels / BLOCK) + block);
+                        v[j] = simd.mul(v[j], simd.splat(factor));
+                    }
+                }
+                for m in 0..M {
+                    let p = simd.splat(*p.add(m * STRIP + s + r));
+                    for j in 0..N {
+                        acc[m][j] = simd.fma(p, v[j], acc[m][j]);
+                    }
+                }
+            }
+        }
+    }
+
     /// The channels from `first` on, `N` vectors of them.
     ///
     /// # Safety
     /// They lie within the channels, and the pointers hold what their comments say.
     #[inline(always)]
     unsafe fn columns<S: Simd, const N: usize>(&self, simd: S, first: usize, fetch: &mut Fetch) {
-        let Outputs { channels, from, to, p, rescale, acc: out, .. } = *self.job;
-        let &Operand { data, stride, factors, wide, .. } = self.job.values;
+        let Outputs { channels, from, to, rescale, acc: out, .. } = *self.job;
+        let wide = self.job.values.wide;
         let near = Near::new(to, N * S::LANES * E::WIDTH, wide, M);
         let mut acc = [[simd.splat(0.0); N]; M];
         for m in 0..M {
@@ -337,25 +412,16 @@ impl<E: Source, const M: usize, const NV: usize> OutputTile<'_, E, M, NV> {
                 }
             }
         }
-        for s in from..to {
-            // SAFETY: row `s` of the values has N vectors from `first` on, and `p` a number per query and slot.
-            unsafe {
-                let row = data.add((s * stride + first) * E::WIDTH);
-                fetch.step(simd, N * S::LANES * E::WIDTH);
-                near.step(simd, s, row, stride * E::WIDTH);
-                let mut v: [S::F; N] = load_row::<S, E, N>(simd, row);
-                for j in 0..N {
-                    if E::BLOCKS {
-                        let block = (first + j * S::LANES) / BLOCK;
-                        v[j] = simd.mul(v[j], simd.splat(*factors.add(s * (channels / BLOCK) + block)));
-                    }
-                }
-                for m in 0..M {
-                    let p = simd.splat(*p.add(m * STRIP + s));
-                    for j in 0..N {
-                        acc[m][j] = simd.fma(p, v[j], acc[m][j]);
-                    }
-                }
+        let mut s = from;
+        // SAFETY: rows `s` and on of the values have N vectors from `first` on.
+        unsafe {
+            while s + ROWS <= to {
+                self.rows::<S, N, ROWS>(simd, s, first, fetch, near, &mut acc);
+                s += ROWS;
+            }
+            while s < to {
+                self.rows::<S, N, 1>(simd, s, first, fetch, near, &mut acc);
+                s += 1;
             }
         }
         for (m, acc) in acc.iter().enumerate() {

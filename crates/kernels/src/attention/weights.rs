@@ -43,7 +43,7 @@ pub fn attention_weights(
             return Err(KernelError::NotInLane { row: 0, kv_head, visible, len });
         }
         let heads = kv_head * shape.group();
-        let block = Block { layout, kv, lane, queries: shape.group() };
+        let block = Block { layout, kv, lane, queries: shape.group(), into_first: false };
         load_queries(&block, work, shape.scale, |i| {
             let q = &q[(heads + i) * shape.head_dim..][..shape.head_dim];
             Query { q, sink_q: None, band: Band::first(visible) }
