@@ -16,6 +16,7 @@ mod softmax;
 mod strip;
 mod tile;
 mod weights;
+mod widen;
 
 use std::ops::Range;
 

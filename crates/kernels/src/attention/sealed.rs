@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::ahead::Ahead;
-use super::tile::{Along, Operand, Widen};
+use super::tile::Operand;
+use super::widen::{Along, Widen};
 use crate::kv_page::{BLOCK, Codec, KvFormat, SealedHalf, unpack};
 use crate::vectors::{Kernel, Simd};
 
