@@ -119,19 +119,22 @@ impl Isa {
     /// Whether bf16 dot products are faster than f32 multiply-adds on this machine. AMD's issue as often and do twice the
     /// work; Intel's issue a quarter as often (measured on Granite Rapids: 123 against 243 GFLOP/s of one core).
     pub(crate) fn bf16_dot_pays() -> bool {
-        Isa::is_amd() && Isa::Avx512Bf16.is_available()
+        Isa::amd_family().is_some() && Isa::Avx512Bf16.is_available()
     }
 
-    /// Whether AMD made this processor.
-    pub(crate) fn is_amd() -> bool {
+    /// The family of this processor if AMD made it: 0x19 is Zen 3 and 4, 0x1a Zen 5.
+    pub(crate) fn amd_family() -> Option<u32> {
         #[cfg(target_arch = "x86_64")]
         {
-            let leaf = std::arch::x86_64::__cpuid(0);
-            let vendor = [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes);
-            vendor.as_flattened() == b"AuthenticAMD"
+            use std::arch::x86_64::__cpuid;
+            let vendor = __cpuid(0);
+            let vendor = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);
+            let signature = __cpuid(1).eax;
+            let family = (signature >> 8 & 0xf) + (signature >> 20 & 0xff);
+            (vendor.as_flattened() == b"AuthenticAMD").then_some(family)
         }
         #[cfg(not(target_arch = "x86_64"))]
-        false
+        None
     }
 
     /// The levels of this machine in words, for messages.

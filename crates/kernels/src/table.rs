@@ -264,8 +264,9 @@ impl KernelTable {
         self.vectors
     }
 
-    /// Whether keys and values that will be read next are fetched from memory into the first-level cache. AMD's has as many
-    /// lines under way as memory keeps busy; Intel's has too few, and gets them from the second (docs/kernels-log.md).
+    /// Whether keys and values that will be read next are fetched from memory into the first-level cache: that of Zen 5 holds
+    /// them (48 KiB) and has enough lines under way. That of Zen 4 (32 KiB) loses what is being read, and Intel's has too few
+    /// lines under way; both get them from the second (docs/attention.md).
     pub(crate) fn fetches_into_first(&self) -> bool {
         self.walk == Walk::InLine
     }
