@@ -70,7 +70,7 @@ const NEAR: usize = 2048;
 #[derive(Clone, Copy)]
 pub(super) struct Near {
     distance: usize, // rows
-    end: usize,      // no row from here on is asked for
+    end: usize,      // from here on nothing is asked for, but for the rest of a step of some rows
     row: usize,      // bytes that are read of a row
 }
 
