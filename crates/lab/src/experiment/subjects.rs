@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use roofline_engine::{Cpu, EmbeddedModel, Model, ModelFiles};
 use roofline_limits::{FileFormats, Recipe};
@@ -69,7 +70,10 @@ pub struct Workshop {
 impl Workshop {
     /// A workshop that knows the embedded model and converts on `threads` threads.
     pub fn new(embedded: EmbeddedModel, threads: usize) -> Workshop {
-        let folder = std::env::temp_dir().join(format!("roofline-experiment-{}", std::process::id()));
+        // Two of one process would take each other's files away.
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let (process, number) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let folder = std::env::temp_dir().join(format!("roofline-experiment-{process}-{number}"));
         Workshop { embedded, folder, threads }
     }
 
@@ -246,4 +250,23 @@ fn sentence_ids(tokenizer: &Tokenizer) -> Vec<u32> {
         tokenizer.token_bytes(*id).is_some_and(|bytes| matches!(bytes.last(), Some(b'.' | b'!' | b'?')))
     };
     (0..tokenizer.vocab_size() as u32).filter(ends).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They had one folder, and the first to be done took the other's files away.
+    #[test]
+    fn workshops_of_one_process_have_folders_of_their_own() {
+        let embedded =
+            EmbeddedModel { name: "none", config: "", generation_config: "", weights: &[], tokenizer: &[] };
+        let [a, b] = [(); 2].map(|()| Workshop::new(embedded, 1));
+        std::fs::create_dir_all(&b.folder).unwrap();
+        drop(a);
+        assert!(b.folder.is_dir());
+        let folder = b.folder.clone();
+        drop(b);
+        assert!(!folder.exists());
+    }
 }
