@@ -86,6 +86,7 @@ fn a_narrower_instruction_set_is_shown_with_its_reason() {
     let output = roofline(&["inspect", "demo", "--json"]).env("ROOFLINE_ISA", "scalar").output().unwrap();
     let facts: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(facts["kernels"]["isa"], "scalar");
+    assert!(["abreast", "in line"].map(Some).contains(&facts["kernels"]["decode_walk"].as_str()));
     let choices = facts["kernels"]["choices"].as_array().unwrap();
     assert!(choices.iter().all(|choice| choice["chosen"] == "scalar"));
     assert!(choices.iter().any(|choice| !choice["skipped"].as_array().unwrap().is_empty()));

@@ -264,6 +264,14 @@ impl KernelTable {
         self.vectors
     }
 
+    /// How decode walks through the groups of rows of a matrix on this machine: `abreast` or `in line`.
+    pub fn walk(&self) -> &'static str {
+        match self.walk {
+            Walk::Abreast => "abreast",
+            Walk::InLine => "in line",
+        }
+    }
+
     /// Whether keys and values that will be read next are fetched from memory into the first-level cache: that of Zen 5 holds
     /// them (48 KiB) and has enough lines under way. That of Zen 4 (32 KiB) loses what is being read, and Intel's has too few
     /// lines under way; both get them from the second (docs/attention.md).

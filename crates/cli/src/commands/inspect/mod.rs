@@ -55,7 +55,10 @@ impl Inspect {
             Section::table("Configuration", configuration(&files)),
             Section::table("Text", text_facts(&files)),
             Section::table("Tensors", tensors::table(&tensors)),
-            Section::table(format!("Kernels ({})", kernels.isa().name()), kernel_choices(&kernels, &tensors)),
+            Section::table(
+                format!("Kernels ({}; decode reads groups of rows {})", kernels.isa().name(), kernels.walk()),
+                kernel_choices(&kernels, &tensors),
+            ),
         ];
         if !files.notes().is_empty() {
             let notes = files.notes().iter().map(|note| (note.clone(), Vec::new()));
@@ -285,7 +288,7 @@ fn as_json(files: &ModelFiles, kernels: &KernelTable, tensors: &[Group]) -> Resu
         "stop_ids": stops,
         "template": files.template().map(|template| template.source()),
         "tensors": tensors.iter().map(Group::to_json).collect::<Vec<_>>(),
-        "kernels": { "isa": kernels.isa().name(), "choices": choices },
+        "kernels": { "isa": kernels.isa().name(), "decode_walk": kernels.walk(), "choices": choices },
         "notes": files.notes(),
     }))
 }
