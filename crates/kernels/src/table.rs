@@ -272,8 +272,8 @@ impl KernelTable {
         }
     }
 
-    /// Whether keys and values that will be read next are fetched from memory into the first-level cache: that of Zen 5 holds
-    /// them (48 KiB) and has enough lines under way. That of Zen 4 (32 KiB) loses what is being read, and Intel's has too few
+    /// Whether keys and values that will be read next are fetched from memory into the first-level cache: that of Zen 5 (48 KiB)
+    /// holds them up to 128 channels in 16 bits, and has enough lines under way; beyond that it is no slower. That of Zen 4 (32 KiB) loses what is being read, and Intel's has too few
     /// lines under way; both get them from the second (docs/attention.md).
     pub(crate) fn fetches_into_first(&self) -> bool {
         self.walk == Walk::InLine

@@ -125,7 +125,8 @@ pub(crate) enum Walk {
 
 impl Walk {
     /// The faster one on this machine. Zen 5 reads one stream a fifth faster than two or four (kernels: 0.84 to 0.97 of what
-    /// a plain loop reads, against 0.73 to 0.86, docs/kernels-log.md). All others were measured abreast, and stay so.
+    /// a plain loop reads, against 0.73 to 0.86, docs/kernels-log.md), and what follows it is taken to do so too. Zen 4 and
+    /// Intel's were measured abreast, aarch64 not at all; they stay so.
     pub fn here() -> Walk {
         const ZEN_5: u32 = 0x1a;
         match Isa::amd_family() {
